@@ -1,0 +1,33 @@
+package websocket
+
+import "sync"
+
+// A buffer is on loan from the pools, which all connections share.
+type buffer struct {
+	b     []byte // length 0 when it is handed out
+	class int
+}
+
+// Room for a header comes on top of a round payload size: a 64 KiB message is one write.
+var bufferSizes = [...]int{
+	1<<10 + maxHeaderSize,
+	4<<10 + maxHeaderSize,
+	16<<10 + maxHeaderSize,
+	64<<10 + maxHeaderSize,
+}
+
+var bufferPools [len(bufferSizes)]sync.Pool
+
+// getBuffer returns a buffer with a capacity of at least n bytes, or the largest there is.
+func getBuffer(n int) *buffer {
+	class := 0
+	for class < len(bufferSizes)-1 && bufferSizes[class] < n {
+		class++
+	}
+	if b, ok := bufferPools[class].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{b: make([]byte, 0, bufferSizes[class]), class: class}
+}
+
+func putBuffer(b *buffer) { bufferPools[b.class].Put(b) }
