@@ -1,0 +1,437 @@
+package websocket
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStatusCodes(t *testing.T) {
+	sendable := func(from, to StatusCode) {
+		for code := from; code <= to; code++ {
+			ce, perr := parseClose(appendClose(nil, code, "why"))
+			require.Nil(t, perr, code)
+			require.Equal(t, &CloseError{code, "why"}, ce)
+		}
+	}
+	refused := func(from, to StatusCode) {
+		for code := from; ; code++ {
+			_, perr := parseClose([]byte{byte(code >> 8), byte(code)})
+			require.NotNil(t, perr, code)
+			require.Equal(t, StatusProtocolError, perr.Code)
+			if code == to {
+				return
+			}
+		}
+	}
+	// RFC 6455 section 7.4.2 and the codes registered since.
+	refused(0, 999)
+	sendable(1000, 1003)
+	refused(1004, 1006)
+	sendable(1007, 1014)
+	refused(1015, 2999)
+	sendable(3000, 4999)
+	refused(5000, 65535)
+
+	assert.Equal(t, "1001 (going away)", StatusGoingAway.String())
+	assert.Equal(t, "4000", StatusCode(4000).String())
+	assert.Equal(t, `websocket: closed by the peer: 1000 (normal closure): "bye"`, (&CloseError{1000, "bye"}).Error())
+	assert.Equal(t, "websocket: closed by the peer: 1005 (no status received)", (&CloseError{Code: 1005}).Error())
+	assert.Equal(t, "websocket: 1002 (protocol error): reserved opcode (RFC 6455 section 5.2)", errReservedOpcode.Error())
+	assert.Empty(t, appendClose(nil, StatusNoStatusReceived, "x"))
+}
+
+// RFC 6455 sections 5.5.1 and 7.1.5: the peer's Close is answered with its code and reason.
+func TestPeerCloses(t *testing.T) {
+	for _, payload := range []string{"", "\x03\xe8", "\x0f\xa0bye", "\x03\xe9" + strings.Repeat("x", 123)} {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, OpClose, payload, true))
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			var ce *CloseError
+			require.ErrorAs(t, err, &ce)
+			require.Zero(t, time.Since(start), "a server drops TCP at once")
+			if payload == "" {
+				require.Equal(t, &CloseError{Code: StatusNoStatusReceived}, ce)
+			} else {
+				require.Equal(t, payload, string(appendClose(nil, ce.Code, ce.Reason)))
+			}
+			expect(t, peer, frame(true, OpClose, payload, false))
+			expectEOF(t, peer)
+
+			_, _, again := c.Read(t.Context(), nil)
+			require.Equal(t, err, again)
+			require.Equal(t, err, c.Write(t.Context(), Text, nil))
+			require.Equal(t, err, c.Ping(t.Context()))
+			require.NoError(t, c.Shutdown(t.Context(), StatusNormalClosure, ""), "it is closed as it should be")
+			require.NoError(t, c.Close())
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+// RFC 6455 section 7.1.1: a client leaves it to the server to drop TCP, for a while.
+func TestClientWaitsForServerToDrop(t *testing.T) {
+	for _, wait := range []time.Duration{0, lingerTimeout / 2, 2 * lingerTimeout} {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{client: true})
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				send(t, peer, closeFrame(1000, "", false))
+				elapse(wait)
+				_ = peer.CloseWrite()
+			}()
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			var ce *CloseError
+			require.ErrorAs(t, err, &ce)
+			require.Equal(t, min(wait, lingerTimeout), time.Since(start))
+			<-done
+		})
+	}
+}
+
+func TestShutdown(t *testing.T) {
+	t.Run("nobody reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(false, OpText, "dis", true), frame(true, OpPing, "x", true), frame(true, OpContinuation, "carded", true))
+			done := make(chan error, 1)
+			go func() { done <- c.Shutdown(t.Context(), 4000, "over") }()
+			expect(t, peer, closeFrame(4000, "over", false))
+			elapse(time.Second)
+			require.Empty(t, done)
+			send(t, peer, frame(true, OpBinary, strings.Repeat("x", 40_000), true), closeFrame(4000, "over", true))
+			require.NoError(t, <-done)
+			expectEOF(t, peer)
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, net.ErrClosed)
+			require.ErrorIs(t, c.Write(t.Context(), Text, nil), net.ErrClosed)
+			require.ErrorIs(t, c.Ping(t.Context()), net.ErrClosed)
+			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), net.ErrClosed)
+			_, err = c.NextWriter(t.Context(), Text)
+			require.NoError(t, errors.Join(err)) // the turn is free; the first frame fails
+		})
+	})
+	t.Run("another goroutine reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			type result struct {
+				msg string
+				err error
+			}
+			read := make(chan result, 2)
+			go func() {
+				for range 2 {
+					_, msg, err := c.Read(t.Context(), nil)
+					read <- result{string(msg), err}
+				}
+			}()
+			synctest.Wait()
+			done := make(chan error, 1)
+			go func() { done <- c.Shutdown(t.Context(), 1000, "") }()
+			expect(t, peer, closeFrame(1000, "", false))
+			send(t, peer, frame(true, OpText, "on its way", true), frame(true, OpText, "discarded", true))
+			synctest.Wait()
+			require.Equal(t, result{msg: "on its way"}, <-read)
+			require.ErrorIs(t, (<-read).err, net.ErrClosed)
+			require.Empty(t, done)
+			send(t, peer, closeFrame(1000, "", true))
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("the pending Read sees the answer", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			read := make(chan error, 1)
+			go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+			synctest.Wait()
+			done := make(chan error, 1)
+			go func() { done <- c.Shutdown(t.Context(), 1000, "") }()
+			expect(t, peer, closeFrame(1000, "", false))
+			send(t, peer, closeFrame(1000, "", true))
+			require.NoError(t, <-done)
+			require.ErrorIs(t, <-read, net.ErrClosed)
+		})
+	})
+	t.Run("inside a streamed read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(false, OpText, "begin", true))
+			_, r, err := c.NextReader(t.Context())
+			require.NoError(t, err)
+			done := make(chan error, 1)
+			go func() { done <- c.Shutdown(t.Context(), 1000, "") }()
+			expect(t, peer, closeFrame(1000, "", false))
+			_, err = io.ReadAll(r)
+			require.ErrorIs(t, err, net.ErrClosed)
+			send(t, peer, frame(true, OpContinuation, "end", true), closeFrame(1000, "", true))
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("both at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := connect(t, config{}, config{})
+			done := make(chan error, 2)
+			go func() { done <- c.Shutdown(t.Context(), 4001, "client") }()
+			go func() { done <- s.Shutdown(t.Context(), 4002, "server") }()
+			require.NoError(t, <-done)
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("both at once, while both read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := connect(t, config{}, config{})
+			read, done := make(chan error, 2), make(chan error, 2)
+			for _, x := range []*Conn{c, s} {
+				go func() { _, _, err := x.Read(t.Context(), nil); read <- err }()
+				go func() { done <- x.Shutdown(t.Context(), StatusNormalClosure, "") }()
+			}
+			require.NoError(t, <-done)
+			require.NoError(t, <-done)
+			for range 2 {
+				err := <-read
+				var ce *CloseError
+				require.True(t, errors.Is(err, net.ErrClosed) || errors.As(err, &ce), err)
+			}
+		})
+	})
+	t.Run("several at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			done := make(chan error, 2)
+			go func() { done <- c.Shutdown(t.Context(), 1000, "") }()
+			expect(t, peer, closeFrame(1000, "", false))
+			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), net.ErrClosed)
+			synctest.Wait()
+			require.Empty(t, done, "the second does not cut the first")
+			send(t, peer, closeFrame(1000, "", true))
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("the peer never answers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: -1})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			start := time.Now()
+			require.ErrorIs(t, c.Shutdown(ctx, 1000, ""), context.DeadlineExceeded)
+			require.Equal(t, time.Hour, time.Since(start))
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, net.ErrClosed)
+			expect(t, peer, closeFrame(1000, "", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("the peer goes on sending", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			stop := make(chan struct{})
+			go func() {
+				defer close(stop)
+				for {
+					elapse(time.Millisecond)
+					if _, err := peer.Write(frame(true, OpText, "more", true)); err != nil {
+						return
+					}
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			require.ErrorIs(t, c.Shutdown(ctx, 1000, ""), context.DeadlineExceeded)
+			<-stop
+		})
+	})
+	t.Run("the peer drops TCP", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			go func() { elapse(time.Second); peer.Close() }()
+			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), io.ErrUnexpectedEOF)
+		})
+	})
+	t.Run("the peer errs", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, OpText, "not masked", false))
+			var perr *ProtocolError
+			require.ErrorAs(t, c.Shutdown(t.Context(), 1000, ""), &perr)
+			expect(t, peer, closeFrame(1000, "", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("a Write is stuck", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := serve(t, config{})
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, c.Shutdown(ctx, 1000, ""), context.DeadlineExceeded)
+			require.ErrorIs(t, <-written, net.ErrClosed)
+		})
+	})
+	t.Run("what may not be sent", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			for _, code := range []StatusCode{0, 999, 1004, 1005, 1006, 1015, 2999, 5000} {
+				require.ErrorContains(t, c.Shutdown(t.Context(), code, ""), "may not be sent")
+			}
+			require.ErrorContains(t, c.Shutdown(t.Context(), 1000, strings.Repeat("x", 124)), "123")
+			require.ErrorContains(t, c.Shutdown(t.Context(), 1000, "\xff"), "UTF-8")
+			require.NoError(t, c.Write(t.Context(), Text, []byte("nothing happened")))
+			expect(t, peer, frame(true, OpText, "nothing happened", false))
+		})
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Run("ends what is pending", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			ended := make(chan error, 4)
+			go func() { _, _, err := c.Read(t.Context(), nil); ended <- err }()
+			go func() { _, _, err := c.Read(t.Context(), nil); ended <- err }()
+			go func() { ended <- c.Ping(t.Context()) }()
+			w, err := c.NextWriter(t.Context(), Text)
+			require.NoError(t, err)
+			go func() { ended <- c.Write(t.Context(), Text, nil) }()
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, c.Close())
+			require.Zero(t, time.Since(start))
+			for range 4 {
+				require.ErrorIs(t, <-ended, net.ErrClosed)
+			}
+			require.ErrorIs(t, w.Close(), net.ErrClosed)
+			require.NoError(t, c.Close())
+			expect(t, peer, frame(true, OpPing, "\x00\x00\x00\x00\x00\x00\x00\x01", false), closeFrame(StatusGoingAway, "", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("does not wait for a stuck Write", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := serve(t, config{})
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, c.Close())
+			require.LessOrEqual(t, time.Since(start), promptTimeout)
+			require.ErrorIs(t, <-written, net.ErrClosed)
+		})
+	})
+	t.Run("lets go of contexts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := serve(t, config{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, _, _ = c.Read(ctx, nil)
+			cancel()
+			ctx, cancel = context.WithCancel(t.Context())
+			defer cancel()
+			require.NoError(t, c.Write(ctx, Text, nil))
+			require.NotNil(t, c.out.watch.stop)
+			c.Close()
+			require.Nil(t, c.in.watch.stop)
+			require.Nil(t, c.out.watch.stop)
+		})
+	})
+}
+
+// RFC 6455 section 7.1.7: one Close frame with the code, then TCP is dropped, in a way that
+// lets the peer read the frame.
+func TestFail(t *testing.T) {
+	t.Run("the peer reads its Close frame and closes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, 3, "", true), bytes.Repeat([]byte("more "), 1000))
+			done := make(chan error, 1)
+			go func() { _, _, err := c.Read(t.Context(), nil); done <- err }()
+			expect(t, peer, closeFrame(1002, "reserved opcode", false))
+			expectEOF(t, peer)
+			require.Empty(t, done, "it waits for the peer to close")
+			peer.Close()
+			require.ErrorIs(t, <-done, error(errReservedOpcode))
+		})
+	})
+	t.Run("a peer that does not close", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, 3, "", true))
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errReservedOpcode))
+			require.Equal(t, lingerTimeout, time.Since(start))
+			require.Equal(t, err, c.Write(t.Context(), Text, nil))
+			require.Equal(t, err, c.Shutdown(t.Context(), 1000, ""))
+			require.NoError(t, c.Close())
+			expect(t, peer, closeFrame(1002, "reserved opcode", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("a peer that does not read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			send(t, peer, frame(true, 3, "", true))
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errReservedOpcode))
+			require.LessOrEqual(t, time.Since(start), closeTimeout+lingerTimeout)
+			require.Error(t, <-written)
+		})
+	})
+	t.Run("the context bounds it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, 3, "", true))
+			ctx, cancel := context.WithTimeout(t.Context(), lingerTimeout/4)
+			defer cancel()
+			start := time.Now()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, error(errReservedOpcode))
+			require.Equal(t, lingerTimeout/4, time.Since(start))
+		})
+	})
+}
+
+func TestBrokenConnection(t *testing.T) {
+	t.Run("reset", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			peer.reset()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorContains(t, err, "websocket: read: ")
+			require.ErrorContains(t, err, "reset")
+			require.Equal(t, err, c.Write(t.Context(), Text, nil))
+		})
+	})
+	t.Run("what arrived before a failed write is read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, OpText, "last words", true), closeFrame(1011, "sorry", true))
+			peer.Close()
+			require.Error(t, c.Write(t.Context(), Text, []byte("x")))
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "last words", string(got))
+			_, _, err = c.Read(t.Context(), nil)
+			var ce *CloseError
+			require.ErrorAs(t, err, &ce)
+			require.Equal(t, "sorry", ce.Reason)
+		})
+	})
+}

@@ -1,0 +1,399 @@
+package websocket
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MessageType says what a message holds (RFC 6455 section 5.6).
+type MessageType uint8
+
+const (
+	Text   MessageType = 1 // UTF-8
+	Binary MessageType = 2
+)
+
+func (t MessageType) String() string { return Opcode(t).String() }
+
+func (t MessageType) check() error {
+	if t != Text && t != Binary {
+		return fmt.Errorf("websocket: %d is no message type", t)
+	}
+	return nil
+}
+
+const (
+	defaultMaxMessageSize = 1 << 20
+	defaultKeepAlive      = 30 * time.Second
+)
+
+// A Conn is a WebSocket connection, made by [Accept] or [Dial]. All methods may be called
+// from any goroutine at any time.
+//
+// Contexts, concurrency, closing and errors are described in the package documentation.
+type Conn struct {
+	// Constant.
+	nc          net.Conn
+	subprotocol string
+	over        chan struct{} // closed when TCP was dropped
+
+	in  inbound  // owned by the holder of the read turn
+	out outbound // owned by the holders of the message turn and the wire
+
+	// mu guards what the two halves and the closing share. It is taken last and never held
+	// across I/O.
+	mu       sync.Mutex
+	dropped  bool
+	pong     []byte     // payload of the latest Ping
+	pings    []*pending // Pings that wait for their Pong, in the order they were sent
+	lastPing uint64
+}
+
+// config is what a handshake determines.
+type config struct {
+	client         bool
+	subprotocol    string
+	maxMessageSize int64         // as in the options
+	keepAlive      time.Duration // as in the options
+	deflate        *deflateParams
+}
+
+// newConn makes a Conn of an open connection. The peer sent buffered, which is copied, after
+// the handshake.
+func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
+	c := &Conn{nc: nc, subprotocol: cfg.subprotocol, over: make(chan struct{})}
+
+	in := &c.in
+	in.init(nc, buffered)
+	in.state.client = cfg.client
+	if cfg.deflate != nil {
+		in.state.compressed = true
+		in.inflate = newInflater(cfg.deflate)
+		c.out.deflate = newDeflater(cfg.deflate)
+	}
+	in.watch = watcher{setDeadline: nc.SetReadDeadline, drop: c.drop}
+	switch {
+	case cfg.maxMessageSize == 0:
+		in.limit = defaultMaxMessageSize
+	case cfg.maxMessageSize < 0:
+		in.limit = math.MaxInt64
+	default:
+		in.limit = cfg.maxMessageSize
+	}
+	switch {
+	case cfg.keepAlive == 0:
+		in.tick = defaultKeepAlive / 2
+	case cfg.keepAlive > 0:
+		in.tick = max(cfg.keepAlive/2, 1)
+	}
+
+	out := &c.out
+	out.message = make(turn, 1)
+	out.wire = make(turn, 1)
+	out.mask = cfg.client
+	out.fragile = breaksOnTimeout(nc)
+	out.watch = watcher{setDeadline: nc.SetWriteDeadline, drop: c.drop}
+	return c
+}
+
+// breaksOnTimeout reports whether a Write of nc that timed out leaves nc unusable, as one of
+// crypto/tls does even if it says that nothing was written.
+func breaksOnTimeout(nc net.Conn) bool {
+	for {
+		if _, ok := nc.(interface{ HandshakeContext(context.Context) error }); ok {
+			return true
+		}
+		inner, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			return false
+		}
+		nc = inner.NetConn()
+	}
+}
+
+// Subprotocol returns the subprotocol that was agreed on, "" if none.
+func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// LocalAddr returns the address of our end of the network connection.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// RemoteAddr returns the address of the peer's end of the network connection.
+func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
+
+// pending is a Ping that waits for its Pong.
+type pending struct {
+	id   uint64
+	done chan struct{} // closed when the Pong came
+}
+
+// Ping sends a Ping and returns when its Pong came (RFC 6455 sections 5.5.2 and 5.5.3).
+//
+// When no other goroutine reads, Ping does: it handles control frames, and stops in front of
+// a data message, which it leaves for Read. The Pong behind it is then seen only once the
+// message has been read. When ctx ends, Ping returns its error; the connection goes on.
+func (c *Conn) Ping(ctx context.Context) error {
+	p, err := c.sendPing(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.forget(p)
+	for {
+		select {
+		case <-p.done:
+			return nil
+		default:
+		}
+		select {
+		case <-p.done:
+			return nil
+		case <-c.in.idle:
+			err := c.awaitPong(ctx, p)
+			c.releaseRead()
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return contextError(ctx)
+		case <-c.over:
+			return c.in.err.get()
+		}
+	}
+}
+
+func (c *Conn) sendPing(ctx context.Context) (*pending, error) {
+	if err := c.takeWire(ctx); err != nil {
+		return nil, err
+	}
+	defer c.releaseWire()
+	if err := c.out.err.get(); err != nil {
+		return nil, err
+	}
+	p := &pending{done: make(chan struct{})}
+	// The holder of the wire takes the number, so that numbers travel in order.
+	c.mu.Lock()
+	c.lastPing++
+	p.id = c.lastPing
+	c.pings = append(c.pings, p)
+	c.mu.Unlock()
+	payload := binary.BigEndian.AppendUint64(make([]byte, 0, pingSize), p.id)
+	if err := c.sendFrame(ctx, Header{Fin: true, Opcode: OpPing}, payload); err != nil {
+		c.forget(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// awaitPong reads control frames until p is done or a data frame is in front. The caller
+// holds the read turn.
+func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
+	for {
+		select {
+		case <-p.done:
+			return nil
+		default:
+		}
+		if err := c.in.err.get(); err != nil {
+			return err
+		}
+		if c.in.remaining > 0 {
+			return nil
+		}
+		_, n, err := c.nextFrame(ctx)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			c.in.dataAhead = true
+			return nil
+		}
+	}
+}
+
+// receivedPong ends the Pings that the Pong answers: its own and, since a peer may answer
+// only the latest one (RFC 6455 section 5.5.3), all before it.
+func (c *Conn) receivedPong(payload []byte) {
+	id, ok := parsePing(payload)
+	if !ok {
+		return // unsolicited, which section 5.5.3 allows
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id > c.lastPing {
+		return
+	}
+	for len(c.pings) > 0 && c.pings[0].id <= id {
+		close(c.pings[0].done)
+		c.pings = c.pings[1:]
+	}
+	if len(c.pings) == 0 {
+		c.pings = nil
+	}
+}
+
+func (c *Conn) forget(p *pending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, q := range c.pings {
+		if q == p {
+			c.pings = append(c.pings[:i], c.pings[i+1:]...)
+			return
+		}
+	}
+}
+
+// pingSize is the payload of our own Pings that wait for their Pong: their number.
+const pingSize = 8
+
+func parsePing(payload []byte) (id uint64, ok bool) {
+	if len(payload) != pingSize {
+		return 0, false
+	}
+	return binary.BigEndian.Uint64(payload), true
+}
+
+// contextEnded is the error of a call whose context ended. It matches the context's error
+// and its cause.
+type contextEnded struct{ err, cause error }
+
+func contextError(ctx context.Context) error {
+	return &contextEnded{ctx.Err(), context.Cause(ctx)}
+}
+
+func (e *contextEnded) Error() string   { return "websocket: " + e.cause.Error() }
+func (e *contextEnded) Unwrap() []error { return []error{e.err, e.cause} }
+
+// firstError keeps the first error that it is given.
+type firstError struct{ p atomic.Pointer[error] }
+
+func (f *firstError) get() error {
+	if p := f.p.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// set returns the error that is kept.
+func (f *firstError) set(err error) error {
+	if f.p.CompareAndSwap(nil, &err) {
+		return err
+	}
+	return *f.p.Load()
+}
+
+// turn is a right that one goroutine holds at a time. Unlike for a sync.Mutex, waiting for it
+// can be given up.
+type turn chan struct{}
+
+func (t turn) try() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// take returns false if ctx ended or over was closed first.
+func (t turn) take(ctx context.Context, over <-chan struct{}) bool {
+	if t.try() {
+		return true
+	}
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-over:
+	}
+	return false
+}
+
+func (t turn) release() { <-t }
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// watcher lets the end of a context interrupt one direction of a connection, by a deadline
+// in the past. It stays armed between calls, so that a loop with one context arms it once.
+//
+// The holder of the direction's turn calls watch and setDeadlineAt.
+type watcher struct {
+	setDeadline func(time.Time) error // constant
+	drop        func(error) error     // constant; for connections without deadlines
+
+	mu       sync.Mutex      // guards what follows and orders calls of setDeadline
+	done     <-chan struct{} // of the context that is watched, nil if there is none
+	stop     func() bool
+	round    uint64    // of watching, so that a late interrupt is known
+	fired    bool      // the deadline is in the past on behalf of the context
+	deadline time.Time // the one that holds otherwise
+	retired  bool
+}
+
+// watch makes ctx, which has not ended, the one that interrupts.
+func (w *watcher) watch(ctx context.Context) {
+	done := ctx.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if done == w.done || w.retired {
+		return
+	}
+	w.disarm()
+	if done == nil {
+		return
+	}
+	w.done = done
+	round := w.round
+	w.stop = context.AfterFunc(ctx, func() { w.interrupt(round, ctx) })
+}
+
+func (w *watcher) interrupt(round uint64, ctx context.Context) {
+	w.mu.Lock()
+	if w.round != round {
+		w.mu.Unlock()
+		return
+	}
+	w.fired = true
+	err := w.setDeadline(longAgo)
+	w.mu.Unlock()
+	if err != nil {
+		w.drop(fmt.Errorf("websocket: closed, since the connection has no deadlines and a call was cancelled: %w", net.ErrClosed))
+	}
+}
+
+func (w *watcher) disarm() {
+	if w.done == nil {
+		return
+	}
+	w.stop()
+	w.round++
+	w.done, w.stop = nil, nil
+	if w.fired {
+		w.fired = false
+		_ = w.setDeadline(w.deadline)
+	}
+}
+
+// setDeadlineAt sets the deadline that holds while no context interrupts; zero means none.
+func (w *watcher) setDeadlineAt(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deadline = t
+	if w.fired {
+		return nil
+	}
+	return w.setDeadline(t)
+}
+
+// retire lets go of the context for good.
+func (w *watcher) retire() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.disarm()
+	w.retired = true
+}

@@ -1,0 +1,440 @@
+package websocket
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// frame returns a frame in wire format. masked, it is one of a client.
+func frame(fin bool, op Opcode, payload string, masked bool) []byte {
+	h := Header{Fin: fin, Opcode: op, Length: uint64(len(payload)), Masked: masked}
+	if masked {
+		h.Key = [4]byte{0x37, 0xfa, 0x21, 0x3d}
+	}
+	b := AppendHeader(nil, h)
+	n := len(b)
+	b = append(b, payload...)
+	if masked {
+		Mask(b[n:], h.Key, 0)
+	}
+	return b
+}
+
+// closeFrame returns a Close frame in wire format.
+func closeFrame(code StatusCode, reason string, masked bool) []byte {
+	return frame(true, OpClose, string(appendClose(nil, code, reason)), masked)
+}
+
+// serve returns a server's Conn, the other end of its network connection, and ends both with
+// the test.
+func serve(t testing.TB, cfg config) (*Conn, *pipeConn) {
+	t.Helper()
+	nc, peer := newPipe()
+	c := newConn(nc, nil, cfg)
+	t.Cleanup(func() { c.Close(); peer.Close() })
+	return c, peer
+}
+
+// connect returns both ends of a connection.
+func connect(t testing.TB, client, server config) (*Conn, *Conn) {
+	t.Helper()
+	a, b := newPipe()
+	client.client = true
+	c, s := newConn(a, nil, client), newConn(b, nil, server)
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return c, s
+}
+
+func send(t testing.TB, nc net.Conn, frames ...[]byte) {
+	t.Helper()
+	_, err := nc.Write(bytes.Join(frames, nil))
+	require.NoError(t, err)
+}
+
+// expect reads from nc what it must be that was sent next.
+func expect(t testing.TB, nc net.Conn, frames ...[]byte) {
+	t.Helper()
+	want := bytes.Join(frames, nil)
+	got := make([]byte, len(want))
+	n, err := io.ReadFull(nc, got)
+	require.NoError(t, err, "%.100x of %.100x", got[:n], want)
+	require.True(t, bytes.Equal(want, got), "%.100x instead of %.100x", got, want)
+}
+
+func expectEOF(t testing.TB, nc net.Conn) {
+	t.Helper()
+	rest, err := io.ReadAll(nc)
+	require.NoError(t, err)
+	require.Empty(t, rest)
+}
+
+// elapse lets time pass, in a bubble of synctest.
+func elapse(d time.Duration) { <-time.After(d) }
+
+func TestContextEndsRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		buf := []byte("keep")
+		start := time.Now()
+		_, got, err := c.Read(ctx, buf)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, time.Second, time.Since(start))
+		assert.Equal(t, "keep", string(got))
+
+		_, _, err = c.Read(ctx, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "a context that has ended")
+
+		cause := errors.New("my cause")
+		withCause, cancelCause := context.WithCancelCause(t.Context())
+		go cancelCause(cause)
+		_, _, err = c.Read(withCause, nil)
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, cause)
+
+		send(t, peer, frame(true, OpText, "Hello", true))
+		typ, got, err := c.Read(t.Context(), buf)
+		require.NoError(t, err)
+		assert.Equal(t, Text, typ)
+		assert.Equal(t, "keepHello", string(got))
+	})
+}
+
+// A context that ended between two calls of one loop must not reach into calls with another.
+func TestContextEndsBetweenCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		for range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			send(t, peer, frame(true, OpText, "a", true), frame(true, OpText, "b", true))
+			_, got, err := c.Read(ctx, nil)
+			require.NoError(t, err)
+			require.NoError(t, c.Write(ctx, Text, got))
+			cancel()
+			synctest.Wait()
+			_, got, err = c.Read(t.Context(), got)
+			require.NoError(t, err)
+			require.Equal(t, "ab", string(got))
+			require.NoError(t, c.Write(t.Context(), Text, got))
+			expect(t, peer, frame(true, OpText, "a", false), frame(true, OpText, "ab", false))
+		}
+	})
+}
+
+func TestSecondReaderWaitsItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		got := make(chan string, 2)
+		for range 2 {
+			go func() {
+				_, msg, err := c.Read(t.Context(), nil)
+				assert.NoError(t, err)
+				got <- string(msg)
+			}()
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err := c.Read(ctx, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "waiting for the turn obeys the context")
+
+		send(t, peer, frame(false, OpText, "a", true))
+		synctest.Wait()
+		send(t, peer, frame(true, OpContinuation, "b", true), frame(true, OpText, "c", true))
+		assert.ElementsMatch(t, []string{"ab", "c"}, []string{<-got, <-got})
+	})
+}
+
+func TestPing(t *testing.T) {
+	t.Run("while another goroutine reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := connect(t, config{}, config{})
+			go func() { _, _, _ = c.Read(t.Context(), nil) }()
+			go func() { _, _, _ = s.Read(t.Context(), nil) }()
+			synctest.Wait()
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() { assert.NoError(t, c.Ping(t.Context())) })
+				wg.Go(func() { assert.NoError(t, s.Ping(t.Context())) })
+			}
+			wg.Wait()
+		})
+	})
+	t.Run("reads itself, and leaves data for Read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			done := make(chan error, 1)
+			go func() { done <- c.Ping(t.Context()) }()
+			ping := frame(true, OpPing, "\x00\x00\x00\x00\x00\x00\x00\x01", false)
+			expect(t, peer, ping)
+			send(t, peer, frame(true, OpPing, "x", true))
+			expect(t, peer, frame(true, OpPong, "x", false))
+			send(t, peer, frame(true, OpText, "first", true),
+				frame(true, OpPong, "\x00\x00\x00\x00\x00\x00\x00\x01", true), frame(true, OpText, "second", true))
+			synctest.Wait()
+			require.Empty(t, done, "the Pong is behind a message")
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "first", string(got))
+			require.NoError(t, <-done)
+			_, got, err = c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "second", string(got))
+		})
+	})
+	t.Run("only the latest answered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			done := make(chan error, 3)
+			for range 3 {
+				go func() { done <- c.Ping(t.Context()) }()
+			}
+			synctest.Wait()
+			send(t, peer,
+				frame(true, OpPong, "unasked", true),
+				frame(true, OpPong, "\x00\x00\x00\x00\x00\x00\x00\x09", true)) // not ours
+			synctest.Wait()
+			require.Empty(t, done)
+			send(t, peer, frame(true, OpPong, "\x00\x00\x00\x00\x00\x00\x00\x02", true))
+			require.NoError(t, <-done)
+			require.NoError(t, <-done)
+			synctest.Wait()
+			require.Empty(t, done)
+			send(t, peer, frame(true, OpPong, "\x00\x00\x00\x00\x00\x00\x00\x03", true))
+			require.NoError(t, <-done)
+		})
+	})
+	t.Run("context", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, c.Ping(ctx), context.DeadlineExceeded)
+			require.Empty(t, c.pings)
+			send(t, peer, frame(true, OpText, "goes on", true))
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "goes on", string(got))
+		})
+	})
+	t.Run("connection ends", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			go func() {
+				synctest.Wait()
+				send(t, peer, frame(true, OpText, "not read", true))
+				synctest.Wait()
+				c.Close()
+			}()
+			require.ErrorIs(t, c.Ping(t.Context()), net.ErrClosed)
+			require.ErrorIs(t, c.Ping(t.Context()), net.ErrClosed)
+		})
+	})
+}
+
+func TestKeepAlive(t *testing.T) {
+	emptyPing := frame(true, OpPing, "", false)
+
+	t.Run("a dead peer is noticed within two intervals", func(t *testing.T) {
+		for _, interval := range []time.Duration{0, time.Minute, 3 * time.Nanosecond} {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer := serve(t, config{keepAlive: interval})
+				if interval == 0 {
+					interval = 30 * time.Second
+				}
+				start := time.Now()
+				_, _, err := c.Read(context.Background(), nil)
+				require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				require.ErrorContains(t, err, "silent")
+				assert.LessOrEqual(t, time.Since(start), 2*interval)
+				_, _, again := c.Read(context.Background(), nil)
+				assert.Equal(t, err, again)
+				assert.Equal(t, err, c.Write(context.Background(), Text, nil))
+				expect(t, peer, emptyPing)
+				expectEOF(t, peer)
+			})
+		}
+	})
+	t.Run("a peer that answers is alive", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			done := make(chan struct{})
+			go func() { // answers each Ping at the last moment
+				defer close(done)
+				ping := make([]byte, len(emptyPing))
+				for {
+					if _, err := io.ReadFull(peer, ping); err != nil {
+						return
+					}
+					elapse(time.Minute - time.Nanosecond)
+					if _, err := peer.Write(frame(true, OpPong, "", true)); err != nil {
+						return
+					}
+				}
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			c.Close()
+			<-done
+		})
+	})
+	t.Run("a peer that talks is not asked", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			go func() {
+				for range 100 {
+					elapse(29 * time.Second)
+					_, _ = peer.Write(frame(true, OpText, "tick", true))
+				}
+			}()
+			for range 100 {
+				_, _, err := c.Read(t.Context(), nil)
+				require.NoError(t, err)
+			}
+			c.Close()
+			expect(t, peer, closeFrame(StatusGoingAway, "", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("across short Reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := serve(t, config{keepAlive: time.Minute})
+			start := time.Now()
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				_, _, err := c.Read(ctx, nil)
+				cancel()
+				if !errors.Is(err, context.DeadlineExceeded) {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					break
+				}
+			}
+			assert.LessOrEqual(t, time.Since(start), 2*time.Minute)
+		})
+	})
+	t.Run("time without a Read is no silence", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			for range 10 {
+				send(t, peer, frame(true, OpText, "x", true))
+				elapse(time.Hour)
+				_, _, err := c.Read(t.Context(), nil)
+				require.NoError(t, err)
+			}
+		})
+	})
+	t.Run("off", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: -1})
+			ctx, cancel := context.WithTimeout(t.Context(), 1000*time.Hour)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			c.Close()
+			expect(t, peer, closeFrame(StatusGoingAway, "", false))
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("a peer that slowly takes a message is alive", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			const size = 16 << 20
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, make([]byte, size)) }()
+			read := make(chan error, 1)
+			go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+			start := time.Now()
+			b := make([]byte, 300<<10)
+			for got := 0; got < size+10; {
+				elapse(25 * time.Second)
+				n, err := io.ReadFull(peer, b[:min(len(b), size+10-got)])
+				require.NoError(t, err)
+				got += n
+			}
+			require.Greater(t, time.Since(start), 20*time.Minute)
+			require.NoError(t, <-written)
+			require.Empty(t, read)
+			c.Close()
+			<-read
+		})
+	})
+	t.Run("a dead peer is noticed although a Write is stuck", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _ := serve(t, config{keepAlive: time.Minute})
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, make([]byte, 16<<20)) }()
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.ErrorIs(t, <-written, os.ErrDeadlineExceeded)
+			assert.LessOrEqual(t, time.Since(start), 2*time.Minute)
+		})
+	})
+}
+
+// noDeadlines is a connection that cannot be interrupted but by closing it.
+type noDeadlines struct{ net.Conn }
+
+func (noDeadlines) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (noDeadlines) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (noDeadlines) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
+
+func TestWithoutDeadlinesCancelCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, peer := newPipe()
+		c := newConn(noDeadlines{nc}, nil, config{})
+		send(t, peer, frame(true, OpText, "x", true), frame(true, OpPing, "y", true), frame(true, OpText, "z", true))
+		for _, want := range []string{"x", "z"} {
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, want, string(got))
+		}
+		expect(t, peer, frame(true, OpPong, "y", false))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, _, err := c.Read(ctx, nil)
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.ErrorContains(t, err, "no deadlines")
+		require.Equal(t, err, c.Write(t.Context(), Text, nil))
+		expectEOF(t, peer)
+	})
+}
+
+func TestBytesOfTheHandshakeAreRead(t *testing.T) {
+	for _, size := range []int{0, 1, 63, 64, 65, 1000, 20000, 100000} {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			payload := string(bytes.Repeat([]byte("x"), size))
+			all := append(frame(true, OpText, payload, true), frame(true, OpText, "next", true)...)
+			for _, cut := range []int{0, 1, 5, len(all) - 1, len(all)} {
+				if cut > len(all) {
+					continue
+				}
+				buffered := bytes.Clone(all[:cut])
+				c := newConn(nc, buffered, config{})
+				clear(buffered) // a copy was made
+				go func() { _, _ = peer.Write(all[cut:]) }()
+				_, got, err := c.Read(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, payload, string(got))
+				_, got, err = c.Read(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, "next", string(got))
+			}
+		})
+	}
+}

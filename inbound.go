@@ -1,0 +1,343 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"slices"
+	"time"
+)
+
+const (
+	// readBufferSize is read from the network at once, unless a payload goes straight to the
+	// caller.
+	readBufferSize = 16 << 10
+	// directReadSize is the size of the rest of a payload from which on it is read straight
+	// into the caller's slice.
+	directReadSize = 4 << 10
+	// readAhead bounds the memory that is taken on the strength of a length that a peer
+	// claims.
+	readAhead = 64 << 10
+	// maxEmptyFragments bounds what the message size does not: fragments that add nothing.
+	maxEmptyFragments = 1 << 10
+)
+
+var (
+	errMessageTooBig      = &ProtocolError{StatusMessageTooBig, "RFC 6455 section 10.4", "message exceeds the size limit"}
+	errTooManyFragments   = &ProtocolError{StatusMessageTooBig, "RFC 6455 section 10.4", "message has too many empty fragments"}
+	errInvalidUTF8        = &ProtocolError{StatusInvalidFramePayloadData, "RFC 6455 section 8.1", "text is not UTF-8"}
+	errReaderSuperseded   = errors.New("websocket: reader of an earlier message")
+	errConnectionSilent   = fmt.Errorf("websocket: the peer is silent and does not answer a Ping: %w", os.ErrDeadlineExceeded)
+	errStreamedReadCut    = fmt.Errorf("websocket: closed, since the context of a streamed read ended inside the message: %w", net.ErrClosed)
+	errClosedWithoutFrame = fmt.Errorf("websocket: the peer closed without a Close frame: %w", io.ErrUnexpectedEOF)
+)
+
+// inbound is the receiving half of a Conn. It belongs to the holder of the read turn, whose
+// token lies in idle or in data while nobody has it.
+type inbound struct {
+	// Constant.
+	idle  chan struct{} // anyone may read on
+	data  chan struct{} // a data frame is in front: only who wants messages may read on
+	limit int64         // on the size of a message
+	tick  time.Duration // half the keepalive interval, 0 if there is none
+
+	err   firstError // why reading is over
+	watch watcher
+
+	// Bytes that arrived and were not consumed: buf[r:w]. buf is small while nothing is there.
+	buf    []byte
+	r, w   int
+	pooled *buffer // of buf, if it is on loan
+	small  [64]byte
+	wait   *waiter // waits for bytes without a buffer; nil where that cannot be done
+
+	// The frame that is being received, from its consumed header on.
+	fin       bool
+	remaining uint64 // bytes of payload to come
+	key       [4]byte
+	keyPos    int
+	dataAhead bool // a data frame's header is in front, not consumed
+
+	// The message that is being received.
+	state      inboundState // fragmented: the message goes on after the current frame
+	open       bool         // there is one
+	typ        MessageType
+	compressed bool
+	size       uint64 // claimed by its frames so far
+	empty      int    // fragments
+	utf8       utf8State
+	partial    []byte         // its payload as far as an interrupted Read has received it
+	stream     *messageReader // who reads it, if it is streamed
+	inflate    *inflater      // of compressed messages, nil if there are none
+	inflating  *inflateReader // of this one, if it is read piece by piece
+	skip       bool           // nobody does: it is to be dropped
+
+	// Keepalive.
+	armed  bool // the first tick has been set
+	heard  bool // something arrived since the last tick
+	pinged bool // and nothing since we asked
+	quiet  int  // silent ticks in a row
+	sent   uint64
+}
+
+func (in *inbound) init(nc net.Conn, buffered []byte) {
+	in.idle = make(chan struct{}, 1)
+	in.data = make(chan struct{}, 1)
+	in.idle <- struct{}{}
+	in.buf = in.small[:]
+	if len(buffered) > len(in.small) {
+		in.buf = slices.Clone(buffered)
+	} else {
+		copy(in.buf, buffered)
+	}
+	in.w = len(buffered)
+	in.wait = newWaiter(nc)
+}
+
+// takeRead takes the read turn. A permanent error comes before that of the context.
+func (c *Conn) takeRead(ctx context.Context) error {
+	if err := c.in.err.get(); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	select {
+	case <-c.in.idle:
+	default:
+		select {
+		case <-c.in.idle:
+		case <-c.in.data:
+		case <-ctx.Done():
+			return contextError(ctx)
+		case <-c.over:
+			return c.in.err.get()
+		}
+	}
+	if err := c.in.err.get(); err != nil {
+		c.releaseRead()
+		return err
+	}
+	return nil
+}
+
+func (c *Conn) releaseRead() {
+	in := &c.in
+	in.shrink()
+	if in.err.get() == nil && (in.remaining > 0 || in.dataAhead) {
+		in.data <- struct{}{}
+	} else {
+		in.idle <- struct{}{}
+	}
+}
+
+// nextDataFrame handles control frames up to the next data frame, and begins that.
+func (c *Conn) nextDataFrame(ctx context.Context) error {
+	for {
+		h, n, err := c.nextFrame(ctx)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			c.in.begin(h, n)
+			return c.endFrame(ctx)
+		}
+	}
+}
+
+// nextFrame waits for a frame that the state allows. A control frame is handled, with n == 0;
+// of a data frame the header is returned with its size and left in place.
+func (c *Conn) nextFrame(ctx context.Context) (h Header, n int, err error) {
+	in := &c.in
+	for {
+		h, n, err = ParseHeader(in.buf[in.r:in.w])
+		if err != nil {
+			return h, 0, c.fail(ctx, err.(*ProtocolError))
+		}
+		if n > 0 {
+			break
+		}
+		if err := c.fill(ctx, maxHeaderSize); err != nil {
+			return h, 0, err
+		}
+	}
+	if perr := judge(h, in.state); perr != nil {
+		return h, 0, c.fail(ctx, perr)
+	}
+	if !h.Opcode.IsControl() {
+		if perr := in.checkSize(h); perr != nil {
+			return h, 0, c.fail(ctx, perr)
+		}
+		return h, n, nil
+	}
+	size := n + int(h.Length)
+	for in.w-in.r < size {
+		if err := c.fill(ctx, size); err != nil {
+			return h, 0, err
+		}
+	}
+	payload := in.buf[in.r+n : in.r+size]
+	in.r += size
+	if h.Masked {
+		Mask(payload, h.Key, 0)
+	}
+	switch h.Opcode {
+	case OpPing:
+		c.receivedPing(payload)
+	case OpPong:
+		c.receivedPong(payload)
+	case OpClose:
+		return h, 0, c.receivedClose(ctx, payload)
+	}
+	return h, 0, nil
+}
+
+// checkSize judges what h claims before a byte of its payload is read.
+func (in *inbound) checkSize(h Header) *ProtocolError {
+	size, empty, compressed := uint64(0), 0, h.RSV1
+	if h.Opcode == OpContinuation {
+		size, empty, compressed = in.size, in.empty, in.compressed
+	}
+	limit := uint64(in.limit)
+	if compressed {
+		// What does not get smaller gets a little larger.
+		limit += limit/8 + 64
+	}
+	if size+h.Length > limit {
+		return errMessageTooBig
+	}
+	if h.Length == 0 && empty >= maxEmptyFragments {
+		return errTooManyFragments
+	}
+	return nil
+}
+
+// unfinished reports whether there is a message that a call to come goes on with.
+func (in *inbound) unfinished() bool {
+	return in.open || in.inflating != nil || len(in.partial) > 0
+}
+
+// begin consumes the header of a data frame, which has n bytes.
+func (in *inbound) begin(h Header, n int) {
+	in.r += n
+	in.dataAhead = false
+	in.fin = h.Fin
+	in.remaining = h.Length
+	in.key = h.Key
+	in.keyPos = 0
+	if h.Opcode != OpContinuation {
+		in.open = true
+		in.typ = MessageType(h.Opcode)
+		in.compressed = h.RSV1
+		in.size, in.empty = 0, 0
+		in.utf8 = utf8State{}
+	}
+	in.state.fragmented = !h.Fin
+	in.size += h.Length
+	if h.Length == 0 {
+		in.empty++
+	}
+}
+
+// endFrame ends the message if the current frame is received and the last one.
+func (c *Conn) endFrame(ctx context.Context) error {
+	in := &c.in
+	if in.remaining > 0 || !in.fin || !in.open {
+		return nil
+	}
+	if in.typ == Text && !in.compressed && !in.utf8.complete() {
+		return c.fail(ctx, errInvalidUTF8)
+	}
+	in.open = false
+	return nil
+}
+
+// accept takes a chunk of the current frame's payload: it unmasks and checks it in place.
+func (c *Conn) accept(ctx context.Context, chunk []byte) error {
+	in := &c.in
+	in.remaining -= uint64(len(chunk))
+	if !in.state.client {
+		in.keyPos = Mask(chunk, in.key, in.keyPos)
+	}
+	if in.typ == Text && !in.compressed {
+		var ok bool
+		if in.utf8, ok = in.utf8.next(chunk); !ok {
+			return c.fail(ctx, errInvalidUTF8)
+		}
+	}
+	return c.endFrame(ctx)
+}
+
+// buffered returns payload of the current message that is in the buffer, at most limit
+// bytes, after waiting for some. It returns none at the end of the message.
+func (c *Conn) buffered(ctx context.Context, limit int) ([]byte, error) {
+	in := &c.in
+	for in.open && in.remaining == 0 {
+		if err := c.nextDataFrame(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if !in.open {
+		return nil, nil
+	}
+	if in.r == in.w {
+		if err := c.fill(ctx, 1); err != nil {
+			return nil, err
+		}
+	}
+	n := int(min(in.remaining, uint64(in.w-in.r), uint64(limit)))
+	chunk := in.buf[in.r : in.r+n]
+	in.r += n
+	return chunk, c.accept(ctx, chunk)
+}
+
+// appendPayload appends some payload of the current message to dst.
+func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
+	in := &c.in
+	if in.r < in.w || in.remaining < directReadSize {
+		chunk, err := c.buffered(ctx, math.MaxInt)
+		if err != nil {
+			return dst, err
+		}
+		return append(dst, chunk...), nil
+	}
+	// Memory follows what has arrived: no more of it is taken on a mere claim.
+	arrived := max(in.size-in.remaining, directReadSize)
+	dst = slices.Grow(dst, int(min(in.remaining, arrived, readAhead)))
+	n, err := c.readDirect(ctx, dst[len(dst):cap(dst)])
+	return dst[:len(dst)+n], err
+}
+
+// readPayload reads some payload of the current message into p.
+func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
+	in := &c.in
+	if len(in.partial) > 0 {
+		n := copy(p, in.partial)
+		in.partial = in.partial[n:]
+		return n, nil
+	}
+	if in.r < in.w || in.remaining < directReadSize || len(p) < directReadSize {
+		chunk, err := c.buffered(ctx, len(p))
+		return copy(p, chunk), err
+	}
+	return c.readDirect(ctx, p)
+}
+
+// readDirect reads payload of the current frame from the network into p. The buffer is empty.
+func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
+	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
+	if err != nil {
+		return 0, c.readFailed(err)
+	}
+	return n, c.accept(ctx, p[:n])
+}
+
+// skipPayload drops some payload of the current message.
+func (c *Conn) skipPayload(ctx context.Context) error {
+	_, err := c.buffered(ctx, math.MaxInt)
+	return err
+}

@@ -1,0 +1,226 @@
+package websocket
+
+import (
+	"context"
+	"io"
+)
+
+// Read appends the next message to buf and returns its type and the extended slice.
+//
+// If ctx ends first, Read returns an error that matches that of ctx, and buf as it was; what
+// has arrived of the message is kept, and the next Read goes on from there. All other errors
+// are permanent: a [*CloseError] if the peer closed, a [*ProtocolError] if it broke a rule
+// or a limit, one that matches [net.ErrClosed] after our own Close or Shutdown,
+// [io.ErrUnexpectedEOF] or the network's error if the connection broke, and
+// [os.ErrDeadlineExceeded] if the peer is gone without a trace.
+//
+// One goroutine reads at a time; others wait for their turn. A message that [Conn.NextReader]
+// has begun and not read to its end is dropped.
+func (c *Conn) Read(ctx context.Context, buf []byte) (MessageType, []byte, error) {
+	if err := c.beginRead(ctx); err != nil {
+		return 0, buf, err
+	}
+	defer c.releaseRead()
+	if err := c.nextMessage(ctx, 0); err != nil {
+		return 0, buf, err
+	}
+	in := &c.in
+	if in.compressed {
+		msg, err := c.readCompressed(ctx, buf)
+		return in.typ, msg, err
+	}
+	msg := append(buf, in.partial...)
+	for in.open {
+		var err error
+		if msg, err = c.appendPayload(ctx, msg); err != nil {
+			in.partial = append(in.partial, msg[len(buf)+len(in.partial):]...)
+			return 0, buf, err
+		}
+	}
+	in.partial = nil
+	return in.typ, msg, nil
+}
+
+// NextReader waits for the next message and returns its type and a reader of its payload,
+// which ends with io.EOF and is also an [io.WriterTo]. It is for messages that are better
+// not held in memory whole.
+//
+// ctx holds for the reader too. If it ends before the message began, nothing is lost. If it
+// ends inside the message, the connection is closed, since nobody could go on from there;
+// to wait with a limit and lose nothing, use [Conn.Read]. Errors are those of Read.
+//
+// The reader is for one goroutine. The next NextReader or Read drops what it has left.
+func (c *Conn) NextReader(ctx context.Context) (MessageType, io.Reader, error) {
+	return c.nextReader(ctx, 0)
+}
+
+func (c *Conn) nextReader(ctx context.Context, want MessageType) (MessageType, io.Reader, error) {
+	if err := c.beginRead(ctx); err != nil {
+		return 0, nil, err
+	}
+	defer c.releaseRead()
+	if err := c.nextMessage(ctx, want); err != nil {
+		return 0, nil, err
+	}
+	r := &messageReader{c: c, ctx: ctx}
+	c.in.stream = r
+	return c.in.typ, r, nil
+}
+
+// messageReader reads one message as a stream.
+type messageReader struct {
+	c   *Conn
+	ctx context.Context
+	err error
+}
+
+func (r *messageReader) Read(p []byte) (int, error) {
+	if r.err != nil || len(p) == 0 {
+		return 0, r.err
+	}
+	n, err := r.read(p)
+	r.err = err
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// read reports the end of the message with its last bytes.
+func (r *messageReader) read(p []byte) (n int, err error) {
+	c, in := r.c, &r.c.in
+	if err = c.beginRead(r.ctx); err == nil {
+		defer c.releaseRead()
+		if in.stream != r {
+			return 0, errReaderSuperseded
+		}
+		n, err = c.readMessage(r.ctx, p)
+		if err == io.EOF {
+			in.stream = nil
+		}
+	}
+	if _, ok := err.(*contextEnded); ok {
+		_ = c.close(StatusGoingAway, errStreamedReadCut)
+	}
+	return n, err
+}
+
+// WriteTo implements [io.WriterTo].
+func (r *messageReader) WriteTo(w io.Writer) (n int64, err error) {
+	if rf, ok := w.(io.ReaderFrom); ok {
+		return rf.ReadFrom(struct{ io.Reader }{r})
+	}
+	b := getBuffer(readBufferSize)
+	defer putBuffer(b)
+	for {
+		m, err := r.Read(b.b[:cap(b.b)])
+		if m > 0 {
+			m, err := w.Write(b.b[:m])
+			n += int64(m)
+			if err != nil {
+				return n, err
+			}
+		}
+		switch err {
+		case nil:
+		case io.EOF:
+			return n, nil
+		default:
+			return n, err
+		}
+	}
+}
+
+// readStream reads of the current message, or else of the next one, which must be of the
+// type wanted, 0 for any. If ctx ends, a later call goes on from there.
+func (c *Conn) readStream(ctx context.Context, p []byte, want MessageType) (MessageType, int, error) {
+	if err := c.beginRead(ctx); err != nil {
+		return 0, 0, err
+	}
+	defer c.releaseRead()
+	if err := c.nextMessage(ctx, want); err != nil {
+		return 0, 0, err
+	}
+	if c.in.compressed {
+		// What is being inflated cannot wait for more of it and go on.
+		if err := c.collect(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	n, err := c.readMessage(ctx, p)
+	if err == io.EOF {
+		err = nil
+	}
+	return c.in.typ, n, err
+}
+
+// readMessage reads of the current message into p, and returns io.EOF with its last bytes.
+func (c *Conn) readMessage(ctx context.Context, p []byte) (n int, err error) {
+	if c.in.compressed {
+		return c.readInflated(ctx, p)
+	}
+	if n, err = c.readPayload(ctx, p); err == nil && !c.in.open {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// beginRead takes the read turn for a caller who wants messages.
+func (c *Conn) beginRead(ctx context.Context) error {
+	if c.out.err.get() == errClosed {
+		return errClosed // what is still to come belongs to Shutdown
+	}
+	return c.takeRead(ctx)
+}
+
+// nextMessage makes the next message the current one, unless an interrupted Read has left
+// one that is to be gone on with. It must be of the type wanted, 0 for any.
+func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
+	in := &c.in
+	if in.stream != nil {
+		in.stream = nil
+		in.skip = true
+	}
+	if in.skip {
+		if err := c.skipMessage(ctx); err != nil {
+			return err
+		}
+		in.skip = false
+	}
+	if !in.unfinished() {
+		if err := c.nextDataFrame(ctx); err != nil {
+			return err
+		}
+	}
+	if want != 0 && in.typ != want {
+		return c.fail(ctx, errWrongType)
+	}
+	return nil
+}
+
+// skipMessage drops the rest of the current message.
+func (c *Conn) skipMessage(ctx context.Context) error {
+	in := &c.in
+	if in.compressed && in.inflate.takeover {
+		return c.skipInflated(ctx)
+	}
+	for in.open {
+		if err := c.skipPayload(ctx); err != nil {
+			return err
+		}
+	}
+	in.partial = nil
+	if in.inflating != nil {
+		in.inflating.close()
+		in.inflating = nil
+	}
+	return nil
+}
+
+// discard drops what arrives next.
+func (c *Conn) discard(ctx context.Context) error {
+	if c.in.open {
+		return c.skipPayload(ctx)
+	}
+	return c.nextDataFrame(ctx)
+}

@@ -1,0 +1,200 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+)
+
+const (
+	// joinedSize is the payload up to which header and payload are copied into one buffer.
+	joinedSize = 64 << 10
+	// writeSize bounds what is handed to the network at once, so that a slow peer that takes
+	// a large message shows that it is alive.
+	writeSize = 256 << 10
+	// streamBufferSize is the payload of a streamed message's frames.
+	streamBufferSize = 16 << 10
+)
+
+var (
+	errWriteCut         = fmt.Errorf("websocket: closed, since the context of a write ended inside a frame: %w", net.ErrClosed)
+	errStreamedWriteCut = fmt.Errorf("websocket: closed, since the context of a streamed write ended inside the message: %w", net.ErrClosed)
+	errMessageEnded     = errors.New("websocket: write to a message that has ended")
+)
+
+// Write sends p as one message of one frame, compressed if that was agreed on. It returns when the network has taken it, which
+// says nothing about the peer. p is not changed and not kept. Text must be UTF-8: that is not
+// checked here, but peers do.
+//
+// If ctx ends before the first byte went out, Write returns an error that matches that of ctx,
+// and nothing has happened. If it ends later, the connection is closed, since a frame cut
+// short leaves the peer without a next boundary. All other errors are permanent, as those of
+// [Conn.Read].
+func (c *Conn) Write(ctx context.Context, typ MessageType, p []byte) error {
+	if err := typ.check(); err != nil {
+		return err
+	}
+	if err := c.takeMessage(ctx); err != nil {
+		return err
+	}
+	defer c.out.message.release()
+	return c.writeMessage(ctx, Opcode(typ), p)
+}
+
+// NextWriter begins a message that is written piece by piece. It goes out in frames, when 16 KiB
+// have gathered or at once for larger pieces. Close ends the message and must be called, since other messages
+// wait for it; control frames do not. The writer is for one goroutine, and is also an
+// [io.ReaderFrom].
+//
+// ctx holds for the writer too. If it ends inside the message, the connection is closed.
+func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (io.WriteCloser, error) {
+	if err := typ.check(); err != nil {
+		return nil, err
+	}
+	if err := c.takeMessage(ctx); err != nil {
+		return nil, err
+	}
+	return &messageWriter{c: c, ctx: ctx, opcode: Opcode(typ), buf: getBuffer(streamBufferSize)}, nil
+}
+
+// messageWriter writes one message as a stream. It holds the message turn until it ends.
+type messageWriter struct {
+	c      *Conn
+	ctx    context.Context
+	opcode Opcode  // of the next frame
+	begun  bool    // a frame was sent
+	buf    *buffer // nil once the message has ended
+	z      *buffer // the compressed form of what buf held; nil unless the message is compressed
+	err    error
+}
+
+func (w *messageWriter) Write(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		if err := w.ready(); err != nil {
+			return n, err
+		}
+		b := w.buf.b
+		m := 0
+		if len(b) == 0 && len(p) >= streamBufferSize {
+			m = min(len(p), writeSize)
+			if err := w.flush(p[:m], false); err != nil {
+				return n, err
+			}
+		} else {
+			m = copy(b[len(b):streamBufferSize], p)
+			w.buf.b = b[:len(b)+m]
+		}
+		n += m
+		p = p[m:]
+	}
+	return n, w.err
+}
+
+// ready makes room in the buffer.
+func (w *messageWriter) ready() error {
+	if w.err != nil {
+		return w.err
+	}
+	if len(w.buf.b) < streamBufferSize {
+		return nil
+	}
+	err := w.flush(w.buf.b, false)
+	if err == nil {
+		w.buf.b = w.buf.b[:0]
+	}
+	return err
+}
+
+// ReadFrom implements [io.ReaderFrom].
+func (w *messageWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	for {
+		if err := w.ready(); err != nil {
+			return n, err
+		}
+		b := w.buf.b
+		m, err := r.Read(b[len(b):streamBufferSize])
+		w.buf.b = b[:len(b)+m]
+		n += int64(m)
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// Close ends the message.
+func (w *messageWriter) Close() error {
+	if w.err != nil {
+		if w.err == errMessageEnded {
+			return nil
+		}
+		return w.err
+	}
+	if err := w.flush(w.buf.b, true); err != nil {
+		return err
+	}
+	w.end(errMessageEnded)
+	return nil
+}
+
+// flush sends p as the message's next frame.
+func (w *messageWriter) flush(p []byte, fin bool) error {
+	err := w.send(p, fin)
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(*contextEnded); ok && w.begun {
+		_ = w.c.close(StatusGoingAway, errStreamedWriteCut)
+	}
+	w.end(err)
+	return err
+}
+
+func (w *messageWriter) send(p []byte, fin bool) error {
+	c, d := w.c, w.c.out.deflate
+	if !w.begun && w.z == nil {
+		if fin {
+			return c.writeMessage(w.ctx, w.opcode, p)
+		}
+		if d != nil && d.wants(len(p)) {
+			w.z = getBuffer(streamBufferSize)
+		}
+	}
+	h := Header{Fin: fin, Opcode: w.opcode}
+	if w.z != nil {
+		h.RSV1 = !w.begun // RFC 7692 section 6.1: only on the first frame
+		z := d.appendPiece(w.z.b, p)
+		if fin {
+			z = d.appendEnd(z)
+		}
+		p = z
+		if len(p) == 0 && !fin {
+			return nil
+		}
+	}
+	if err := c.writeFrame(w.ctx, h, p); err != nil {
+		return err
+	}
+	w.begun = true
+	w.opcode = OpContinuation
+	return nil
+}
+
+func (w *messageWriter) end(err error) {
+	w.err = err
+	if w.z != nil {
+		if err != errMessageEnded {
+			w.c.out.deflate.reset() // the peer's window does not have it
+		}
+		putBuffer(w.z)
+		w.z = nil
+	}
+	w.buf.b = w.buf.b[:0]
+	putBuffer(w.buf)
+	w.buf = nil
+	w.c.out.message.release()
+}
