@@ -1,0 +1,391 @@
+package websocket
+
+import (
+	"bytes"
+	"crypto/fips140"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// AcceptOptions configures [Accept]. The zero value is safe, and so is nil in
+// its place. Accept does not keep or change it; many handshakes may share one.
+type AcceptOptions struct {
+	// Subprotocols lists the subprotocols that the server speaks, most
+	// preferred first. The first of them that the client offers is agreed on;
+	// when there is none, the connection has no subprotocol. Each must be an
+	// HTTP token, and none may come twice.
+	Subprotocols []string
+
+	// TrustedOrigins lists the origins, besides the server's own host, whose
+	// pages may connect. An entry is
+	//
+	//   - "scheme://host[:port]", with the scheme's default port implied;
+	//   - "scheme://*.host[:port]", which is every subdomain of host at any
+	//     depth, but not host itself;
+	//   - "*", which is every origin, "null" included.
+	//
+	// Host names are written as on the wire: international ones in Punycode.
+	// An entry of any other form makes Accept fail with status 500.
+	TrustedOrigins []string
+
+	// Compression enables the compression of messages (RFC 7692) for clients
+	// that offer it. Nil means off.
+	Compression *Compression
+
+	// MaxMessageSize limits a received message, in bytes after decompression.
+	// A longer one closes the connection with [StatusMessageTooBig]. Zero
+	// means 1 MiB, a negative value no limit.
+	MaxMessageSize int64
+
+	// KeepAlive is the silence after which a pending read pings the peer, and
+	// the further silence after which it gives the connection up. Zero means
+	// 30 seconds, a negative value never.
+	KeepAlive time.Duration
+}
+
+// Accept answers a client's opening handshake (RFC 6455 section 4.2) and
+// returns the connection, taken over from the HTTP server. The caller must
+// close it. A nil opts means the defaults.
+//
+// When Accept fails it has answered the request already: with 400 for a
+// request that is no valid handshake, 403 for a foreign origin, 426 for
+// another version of the protocol, 500 for a mistake in opts, 501 where the
+// ResponseWriter cannot be taken over, and 505 for WebSockets over HTTP/2
+// (RFC 8441). The error says what was wrong; the handler just returns.
+//
+// A browser tells the origin of the page that connects. Pages of the request's
+// own host are trusted, whatever their scheme, those of other origins only if
+// [AcceptOptions].TrustedOrigins names them. Behind a reverse proxy that
+// rewrites the Host header no origin looks like the server's own: let the proxy
+// keep Host, or trust the public origin. Clients that are no browsers usually
+// send no origin and pass.
+//
+// Headers that were set on w go out with the response, cookies for instance.
+// Those that belong to the handshake or to the framing of HTTP (Upgrade,
+// Connection, Sec-WebSocket-*, Content-Length, Transfer-Encoding, Trailer) do
+// not. Middleware that wraps the ResponseWriter must offer an Unwrap method, as
+// [http.ResponseController] asks. A handshake with a body is refused, because
+// what follows it must be frames. What the client sent behind its handshake is
+// read from the connection first.
+//
+// Neither the server's timeouts nor the end of the handler touch the
+// connection. r.Context() ends when the handler returns, so a handler that
+// uses it must stay until it is done. One that returns, and serves the
+// connection from a goroutine of its own with a context of its own, frees the
+// request and the HTTP server's buffers, most of the memory of an idle
+// connection. [http.Server.Shutdown] neither waits for such connections nor
+// closes them.
+func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn, error) {
+	if opts == nil {
+		opts = &AcceptOptions{}
+	}
+	req, ref := checkRequest(r)
+	if ref == nil {
+		ref = checkOrigin(r, opts.TrustedOrigins)
+	}
+	if ref == nil {
+		if err := checkSubprotocols(opts.Subprotocols); err != nil {
+			ref = &refusal{status: http.StatusInternalServerError, reason: "AcceptOptions.Subprotocols: " + err.Error()}
+		}
+	}
+	if ref != nil {
+		ref.respond(w)
+		return nil, ref
+	}
+
+	cfg := config{
+		subprotocol:    selectSubprotocol(opts.Subprotocols, req.subprotocols),
+		maxMessageSize: opts.MaxMessageSize,
+		keepAlive:      opts.KeepAlive,
+	}
+	var extensions string
+	extensions, cfg.deflate = acceptDeflate(r.Header.Values("Sec-WebSocket-Extensions"), opts.Compression)
+	response := acceptResponse(req.key, cfg.subprotocol, extensions, w.Header())
+
+	nc, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		ref := &refusal{status: http.StatusInternalServerError, reason: "taking over the connection", err: err}
+		if errors.Is(err, http.ErrNotSupported) {
+			ref.status = http.StatusNotImplemented
+			ref.reason = fmt.Sprintf("%T is no http.Hijacker and has no Unwrap method that leads to one", w)
+		}
+		ref.respond(w)
+		return nil, ref
+	}
+
+	// The server's own deadlines are gone after Hijack, but a client that does
+	// not read what it pipelined before must not hold this write for ever.
+	nc.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	_, err = nc.Write(response)
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("websocket: answering the handshake: %w", err)
+	}
+	var buffered []byte
+	if brw != nil && brw.Reader != nil {
+		buffered, _ = brw.Reader.Peek(brw.Reader.Buffered())
+	}
+	return newConn(nc, buffered, cfg), nil
+}
+
+// acceptTimeout bounds the write of the server's handshake.
+const acceptTimeout = 10 * time.Second
+
+// A refusal is the answer to a request that is not accepted, and the error.
+type refusal struct {
+	status        int
+	reason        string
+	header, value string // one more header of the answer
+	err           error  // what caused it, if anything did
+}
+
+func (ref *refusal) Error() string {
+	if ref.err != nil {
+		return "websocket: " + ref.reason + ": " + ref.err.Error()
+	}
+	return "websocket: " + ref.reason
+}
+
+func (ref *refusal) Unwrap() error { return ref.err }
+
+func (ref *refusal) respond(w http.ResponseWriter) {
+	text := ref.reason
+	switch {
+	case text == notWebSocket:
+		text = "This is a WebSocket endpoint, not a web page: there is nothing to see when its address is opened in a browser.\n" +
+			"Connect with a WebSocket client: in a page's script, for example, with new WebSocket(url).\n"
+	case ref.status == http.StatusUpgradeRequired:
+		// RFC 9110 section 15.5.22: a 426 names the protocol it wants.
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+	case ref.status == http.StatusInternalServerError, ref.status == http.StatusNotImplemented:
+		text = http.StatusText(ref.status) // the server's own affairs
+	}
+	if ref.header != "" {
+		w.Header().Set(ref.header, ref.value)
+	}
+	http.Error(w, text, ref.status)
+}
+
+const notWebSocket = `not a WebSocket handshake: no "websocket" in the Upgrade header`
+
+// request is what Accept needs to know of a valid opening handshake.
+type request struct {
+	key          string
+	subprotocols []string
+}
+
+// checkRequest holds r against RFC 6455 section 4.2.1.
+func checkRequest(r *http.Request) (request, *refusal) {
+	bad := func(format string, args ...any) (request, *refusal) {
+		return request{}, &refusal{status: http.StatusBadRequest, reason: fmt.Sprintf(format, args...)}
+	}
+	if r.ProtoMajor >= 2 && r.Method == http.MethodConnect {
+		return request{}, &refusal{status: http.StatusHTTPVersionNotSupported,
+			reason: "WebSockets over " + r.Proto + " (RFC 8441) are not supported: connect over HTTP/1.1"}
+	}
+	if !hasToken(r.Header.Values("Upgrade"), "websocket") {
+		return bad(notWebSocket)
+	}
+	if r.Method != http.MethodGet {
+		_, ref := bad("the handshake's method is %s instead of GET", clip(r.Method))
+		ref.header, ref.value = "Allow", http.MethodGet
+		return request{}, ref
+	}
+	if !r.ProtoAtLeast(1, 1) {
+		return bad("the handshake is %s: it needs HTTP/1.1", clip(r.Proto))
+	}
+	if r.Host == "" {
+		return bad("the handshake has no Host header")
+	}
+	if !hasToken(r.Header.Values("Connection"), "Upgrade") {
+		return bad(`no "Upgrade" in the handshake's Connection header`)
+	}
+	// RFC 6455 section 11.3.5: the version may not appear more than once.
+	switch version := r.Header.Values("Sec-WebSocket-Version"); {
+	case len(version) == 0:
+		_, ref := bad("the handshake has no Sec-WebSocket-Version header")
+		ref.header, ref.value = "Sec-WebSocket-Version", "13"
+		return request{}, ref
+	case len(version) > 1:
+		return bad("the handshake has %d Sec-WebSocket-Version headers", len(version))
+	case version[0] != "13":
+		// RFC 6455 section 4.4: say which version we do understand.
+		return request{}, &refusal{status: http.StatusUpgradeRequired,
+			reason: fmt.Sprintf("the handshake's Sec-WebSocket-Version is %s instead of 13", clip(version[0])),
+			header: "Sec-WebSocket-Version", value: "13"}
+	}
+	// RFC 6455 section 11.3.1: nor may the key.
+	key := r.Header.Values("Sec-WebSocket-Key")
+	if len(key) != 1 {
+		return bad("the handshake has %d Sec-WebSocket-Key headers instead of one", len(key))
+	}
+	if !validKey(key[0]) {
+		return bad("the handshake's Sec-WebSocket-Key %s is not 16 bytes in base64", clip(key[0]))
+	}
+	// The bytes of a body would be taken for frames.
+	if r.ContentLength != 0 || len(r.TransferEncoding) != 0 {
+		return bad("the handshake has a body")
+	}
+	// RFC 6455 section 4.1, item 10 of the requirements for the request.
+	subprotocols := slices.Collect(listElements(r.Header.Values("Sec-WebSocket-Protocol")))
+	if err := checkSubprotocols(subprotocols); err != nil {
+		return bad("the handshake's Sec-WebSocket-Protocol: %v", err)
+	}
+	return request{key: key[0], subprotocols: subprotocols}, nil
+}
+
+// validKey reports whether key is 16 bytes in canonical base64. The length
+// counts because the decoder skips line ends.
+func validKey(key string) bool {
+	nonce, err := base64.StdEncoding.Strict().DecodeString(key)
+	return err == nil && len(nonce) == 16 && len(key) == 24
+}
+
+// acceptKey answers a client's key (RFC 6455 section 4.2.2, item 5.4).
+func acceptKey(key string) string {
+	var sum [sha1.Size]byte
+	// The hash only shows that the server understood; no security rests on it.
+	fips140.WithoutEnforcement(func() {
+		sum = sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	})
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// acceptResponse builds the server's handshake (RFC 6455 section 4.2.2).
+func acceptResponse(key, subprotocol, extensions string, extra http.Header) []byte {
+	var b bytes.Buffer
+	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n" +
+		"Upgrade: websocket\r\n" +
+		"Connection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + acceptKey(key) + "\r\n")
+	if subprotocol != "" {
+		b.WriteString("Sec-WebSocket-Protocol: " + subprotocol + "\r\n")
+	}
+	if extensions != "" {
+		b.WriteString("Sec-WebSocket-Extensions: " + extensions + "\r\n")
+	}
+	exclude := make(map[string]bool)
+	for name := range extra {
+		if isHandshakeHeader(name) {
+			exclude[name] = true
+		}
+	}
+	// Neither this nor any write to a bytes.Buffer fails. It leaves out invalid
+	// names and turns line ends in values into spaces.
+	extra.WriteSubset(&b, exclude)
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// isHandshakeHeader reports whether a header belongs to the handshake itself,
+// so that callers of this package may not set it.
+func isHandshakeHeader(name string) bool {
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "Upgrade", "Connection", "Content-Length", "Transfer-Encoding", "Trailer":
+		return true
+	}
+	return strings.HasPrefix(name, "Sec-Websocket-")
+}
+
+// checkSubprotocols reports an error unless names are unique tokens
+// (RFC 6455 section 4.1).
+func checkSubprotocols(names []string) error {
+	seen := make(map[string]bool, len(names))
+	for _, name := range names {
+		if !isToken(name) {
+			return fmt.Errorf("%s is not a token", clip(name))
+		}
+		if seen[name] {
+			return fmt.Errorf("%s comes twice", clip(name))
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+func selectSubprotocol(supported, offered []string) string {
+	for _, name := range supported {
+		if slices.Contains(offered, name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// checkOrigin refuses requests from pages that are not trusted.
+func checkOrigin(r *http.Request, trusted []string) *refusal {
+	lines := r.Header.Values("Origin")
+	switch ok, err := trustsOrigin(lines, r.Host, trusted); {
+	case err != nil:
+		return &refusal{status: http.StatusInternalServerError, reason: "AcceptOptions.TrustedOrigins: " + err.Error()}
+	case !ok:
+		return &refusal{status: http.StatusForbidden, reason: fmt.Sprintf("the Origin %s is not trusted by the host %s",
+			clipList(lines), clip(r.Host))}
+	}
+	return nil
+}
+
+// hasToken reports whether a comma-separated list over header lines holds
+// token, in whatever case.
+func hasToken(lines []string, token string) bool {
+	for elem := range listElements(lines) {
+		if equalFold(elem, token) {
+			return true
+		}
+	}
+	return false
+}
+
+// listElements yields the elements of a comma-separated list over header lines.
+// Empty ones do not count (RFC 9110 section 5.6.1.2).
+func listElements(lines []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range lines {
+			for elem := range strings.SplitSeq(line, ",") {
+				elem = strings.Trim(elem, " \t")
+				if elem != "" && !yield(elem) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// equalFold compares ASCII letters without regard to case. Of characters that
+// Unicode folds to ASCII, all are longer than one byte: the lengths tell.
+func equalFold(s, ascii string) bool {
+	return len(s) == len(ascii) && strings.EqualFold(s, ascii)
+}
+
+// isToken reports whether s is a token (RFC 9110 section 5.6.2).
+func isToken(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// clip quotes what the peer sent for an error message, and shortens it.
+func clip(s string) string {
+	const limit = 100
+	if len(s) > limit {
+		return strconv.Quote(s[:limit]) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+func clipList(values []string) string { return clip(strings.Join(values, ", ")) }
