@@ -61,9 +61,9 @@ func (c *Compression) validate() error {
 	case c == nil:
 		return nil
 	case c.WindowBits != 0 && (c.WindowBits < minWindowBits || c.WindowBits > maxWindowBits):
-		return fmt.Errorf("websocket: Compression.WindowBits is %d, not between %d and %d", c.WindowBits, minWindowBits, maxWindowBits)
+		return fmt.Errorf("Compression.WindowBits is %d, not between %d and %d", c.WindowBits, minWindowBits, maxWindowBits)
 	case c.Level < 0 || c.Level >= len(efforts):
-		return fmt.Errorf("websocket: Compression.Level is %d, not between 0 and %d", c.Level, len(efforts)-1)
+		return fmt.Errorf("Compression.Level is %d, not between 0 and %d", c.Level, len(efforts)-1)
 	}
 	return nil
 }
@@ -292,15 +292,15 @@ func checkDeflateResponse(lines []string, c *Compression) (*deflateParams, error
 	}
 	extensions, err := parseExtensions(lines)
 	if err != nil {
-		return nil, fmt.Errorf("websocket: invalid Sec-WebSocket-Extensions %q in the response: %w", strings.Join(lines, ", "), err)
+		return nil, fmt.Errorf("invalid Sec-WebSocket-Extensions %q in the response: %w", strings.Join(lines, ", "), err)
 	}
 	for i, ext := range extensions {
 		// RFC 6455 section 9.1: a server answers only with what was asked for.
 		if ext.name != extensionName || c == nil {
-			return nil, fmt.Errorf("websocket: the server uses extension %q, which was not asked for", ext.name)
+			return nil, fmt.Errorf("the server uses extension %q, which was not asked for", ext.name)
 		}
 		if i > 0 {
-			return nil, fmt.Errorf("websocket: the server accepted extension %s twice", extensionName)
+			return nil, fmt.Errorf("the server accepted extension %s twice", extensionName)
 		}
 	}
 	answer, err := parseDeflateTerms(extensions[0].params, true)
@@ -308,7 +308,7 @@ func checkDeflateResponse(lines []string, c *Compression) (*deflateParams, error
 		err = c.judge(answer)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("websocket: invalid response to the offer of %s: %w", extensionName, err)
+		return nil, fmt.Errorf("invalid response to the offer of %s: %w", extensionName, err)
 	}
 	send := deflateContext{takeover: c.ContextTakeover && !answer.clientNoTakeover, bits: c.sendBits()}
 	if answer.clientBits != 0 {

@@ -113,6 +113,9 @@ func newRequest(rawURL string, opts *DialOptions) (*http.Request, error) {
 	if err := checkSubprotocols(opts.Subprotocols); err != nil {
 		return nil, fmt.Errorf("DialOptions.Subprotocols: %w", err)
 	}
+	if err := opts.Compression.validate(); err != nil {
+		return nil, fmt.Errorf("DialOptions.%w", err)
+	}
 	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err

@@ -96,6 +96,11 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 			ref = &refusal{status: http.StatusInternalServerError, reason: "AcceptOptions.Subprotocols: " + err.Error()}
 		}
 	}
+	if ref == nil {
+		if err := opts.Compression.validate(); err != nil {
+			ref = &refusal{status: http.StatusInternalServerError, reason: "AcceptOptions." + err.Error()}
+		}
+	}
 	if ref != nil {
 		ref.respond(w)
 		return nil, ref

@@ -1,0 +1,543 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The options that the files in testdata/handshake/requests are answered with.
+var vectorOptions = &AcceptOptions{
+	Subprotocols: []string{"chat.v2", "chat"},
+	TrustedOrigins: []string{
+		"https://trusted.example", "http://trusted.example:8080", "http://[2001:db8::1]:8080",
+		"chrome-extension://abcdefghijklmnop", "https://*.wild.example",
+	},
+}
+
+// handshakeVectors calls f for each file of a directory in testdata/handshake, with its
+// expectation.
+func handshakeVectors(t *testing.T, dir string, f func(t *testing.T, vector, want string)) {
+	files, err := filepath.Glob(filepath.Join("testdata", "handshake", dir, "*.http"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		name := strings.TrimSuffix(file, ".http")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			vector, err := os.ReadFile(file)
+			require.NoError(t, err)
+			want, err := os.ReadFile(name + ".want")
+			require.NoError(t, err)
+			require.Equal(t, bytes.Count(vector, []byte("\n")), bytes.Count(vector, []byte("\r\n")), "line ends of %s", file)
+			f(t, string(vector), string(want))
+		})
+	}
+}
+
+// hijackable is a ResponseWriter in memory whose connection can be taken over.
+type hijackable struct {
+	*httptest.ResponseRecorder
+	conn memoryConn
+	in   string // what the client sent behind its request
+	err  error
+}
+
+func (w *hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.err != nil {
+		return nil, nil, w.err
+	}
+	r := bufio.NewReader(strings.NewReader(w.in))
+	_, _ = r.Peek(len(w.in))
+	return &w.conn, bufio.NewReadWriter(r, bufio.NewWriter(&w.conn)), nil
+}
+
+// memoryConn records what is written to it and has nothing to read.
+type memoryConn struct {
+	net.TCPConn // the zero value: its methods return errors
+	writes      []string
+	deadlines   []time.Time
+	closed      bool
+	err         error // of Write
+}
+
+func (c *memoryConn) Write(p []byte) (int, error) {
+	c.writes = append(c.writes, string(p))
+	return len(p), c.err
+}
+func (c *memoryConn) Close() error                       { c.closed = true; return nil }
+func (c *memoryConn) SetDeadline(t time.Time) error      { c.deadlines = append(c.deadlines, t); return nil }
+func (c *memoryConn) SetWriteDeadline(t time.Time) error { return c.SetDeadline(t) }
+func (c *memoryConn) SetReadDeadline(time.Time) error    { return nil }
+
+func handshakeRequest() *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "http://server.example.com/chat", nil)
+	r.Header.Set("Upgrade", "websocket")
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	r.Header.Set("Sec-WebSocket-Version", "13")
+	return r
+}
+
+// dumpResponse is what a client sees of a recorded response.
+func dumpResponse(w *httptest.ResponseRecorder) string {
+	var b strings.Builder
+	b.WriteString("HTTP/1.1 " + w.Result().Status + "\r\n")
+	_ = w.Result().Header.Write(&b)
+	return b.String() + "\r\n" + w.Body.String()
+}
+
+func TestAcceptVectors(t *testing.T) {
+	handshakeVectors(t, "requests", func(t *testing.T, vector, want string) {
+		good := strings.HasPrefix(filepath.Base(t.Name()), "good-")
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(vector)))
+		require.NoError(t, err)
+		w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+		c, err := Accept(w, r, vectorOptions)
+		if !good {
+			assert.Nil(t, c)
+			assert.Empty(t, w.conn.writes)
+			assert.Equal(t, want, dumpResponse(w.ResponseRecorder))
+			assertOnePrefix(t, err)
+			return
+		}
+		require.NoError(t, err)
+		assert.Equal(t, []string{want}, w.conn.writes, "the response is one write")
+		assert.Zero(t, w.Body.Len())
+	})
+}
+
+// The same over the network, where net/http answers some requests in our place.
+func TestAcceptVectorsOverTCP(t *testing.T) {
+	reached := make(chan error, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := Accept(w, r, vectorOptions)
+		if err == nil {
+			c.Close()
+		}
+		reached <- err
+	}))
+	defer srv.Close()
+	handshakeVectors(t, "requests", func(t *testing.T, vector, want string) {
+		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+		require.NoError(t, err)
+		defer nc.Close()
+		_, err = io.WriteString(nc, vector)
+		require.NoError(t, err)
+		br := bufio.NewReader(nc)
+		if strings.HasPrefix(filepath.Base(t.Name()), "good-") {
+			got := make([]byte, len(want))
+			_, err = io.ReadFull(br, got)
+			require.NoError(t, err)
+			assert.Equal(t, want, string(got))
+			require.NoError(t, <-reached)
+			return
+		}
+		method, _, _ := strings.Cut(vector, " ")
+		resp, err := http.ReadResponse(br, &http.Request{Method: method})
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		expected, err := http.ReadResponse(bufio.NewReader(strings.NewReader(want)), &http.Request{Method: method})
+		require.NoError(t, err)
+		assert.Equal(t, expected.StatusCode, resp.StatusCode)
+		select {
+		case err := <-reached:
+			assertOnePrefix(t, err)
+		default:
+			return // net/http asks for a Host header itself
+		}
+		for name, values := range expected.Header {
+			assert.Equal(t, values, resp.Header.Values(name), name)
+		}
+		if method != http.MethodHead {
+			got, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			text, err := io.ReadAll(expected.Body)
+			require.NoError(t, err)
+			assert.Equal(t, string(text), string(got))
+		}
+	})
+}
+
+func assertOnePrefix(t *testing.T, err error) {
+	t.Helper()
+	if assert.Error(t, err) {
+		assert.Regexp(t, `^websocket: `, err.Error())
+		assert.Equal(t, 1, strings.Count(err.Error(), "websocket: "), err.Error())
+	}
+}
+
+func TestAcceptKey(t *testing.T) {
+	for key, want := range map[string]string{
+		"dGhlIHNhbXBsZSBub25jZQ==": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", // RFC 6455 section 1.3
+		"L4kHN+1Bx7zKbxsDbqgzHw==": "CTPN8jCb3BUjBjBtdjwSQCytuBo=",
+	} {
+		assert.Equal(t, want, acceptKey(key))
+	}
+}
+
+// Line ends, which the decoder of base64 skips, do not arrive by HTTP, but a Request may be
+// made by other means.
+func TestAcceptKeyWithLineEnd(t *testing.T) {
+	assert.True(t, validKey("dGhlIHNhbXBsZSBub25jZQ=="))
+	assert.False(t, validKey("dGhlIHNhbXBsZSBub25jZQ==\n"))
+	assert.False(t, validKey("dGhlIHNhbXBs\r\nZSBub25jZQ=="))
+}
+
+func TestAcceptHeaders(t *testing.T) {
+	w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+	h := w.Header()
+	http.SetCookie(w, &http.Cookie{Name: "a", Value: "b"})
+	http.SetCookie(w, &http.Cookie{Name: "c", Value: "d"})
+	h.Set("X-Request-Id", "1\r\nSec-WebSocket-Protocol: evil\r\n\r\nbody")
+	h["X-Bad Name"] = []string{"x"}
+	h["X-Bad\r\nName"] = []string{"x"}
+	h["X-None"] = nil
+	for _, name := range []string{"Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions",
+		"Sec-WebSocket-Future", "Content-Length", "Transfer-Encoding", "Trailer"} {
+		h.Set(name, "evil")
+		h[name] = []string{"evil"}
+		h[strings.ToLower(name)] = []string{"evil"}
+	}
+	_, err := Accept(w, handshakeRequest(), nil)
+	require.NoError(t, err)
+	require.Len(t, w.conn.writes, 1)
+	assert.Equal(t, "HTTP/1.1 101 Switching Protocols\r\n"+
+		"Upgrade: websocket\r\n"+
+		"Connection: Upgrade\r\n"+
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"+
+		"Set-Cookie: a=b\r\n"+
+		"Set-Cookie: c=d\r\n"+
+		"X-Request-Id: 1  Sec-WebSocket-Protocol: evil    body\r\n"+
+		"\r\n", w.conn.writes[0])
+}
+
+func TestAcceptClearsDeadlines(t *testing.T) {
+	w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+	_, err := Accept(w, handshakeRequest(), nil)
+	require.NoError(t, err)
+	require.Len(t, w.conn.deadlines, 2)
+	assert.False(t, w.conn.deadlines[0].IsZero(), "the response is written in bounded time")
+	assert.True(t, w.conn.deadlines[1].IsZero())
+}
+
+func TestAcceptWriteFails(t *testing.T) {
+	broken := errors.New("broken")
+	w := &hijackable{ResponseRecorder: httptest.NewRecorder(), conn: memoryConn{err: broken}}
+	c, err := Accept(w, handshakeRequest(), nil)
+	assert.Nil(t, c)
+	require.ErrorIs(t, err, broken)
+	assertOnePrefix(t, err)
+	assert.True(t, w.conn.closed)
+}
+
+func TestAcceptCannotHijack(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		w      http.ResponseWriter
+		status int
+		is     error
+	}{
+		"no Hijacker":            {httptest.NewRecorder(), http.StatusNotImplemented, http.ErrNotSupported},
+		"wrapper of no Hijacker": {wrapped{httptest.NewRecorder()}, http.StatusNotImplemented, http.ErrNotSupported},
+		"Hijack fails":           {&hijackable{ResponseRecorder: httptest.NewRecorder(), err: broken}, http.StatusInternalServerError, broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := Accept(test.w, handshakeRequest(), nil)
+			assert.Nil(t, c)
+			require.ErrorIs(t, err, test.is)
+			assertOnePrefix(t, err)
+			var rec *httptest.ResponseRecorder
+			switch w := test.w.(type) {
+			case *httptest.ResponseRecorder:
+				rec = w
+			case wrapped:
+				rec = w.ResponseWriter.(*httptest.ResponseRecorder)
+			case *hijackable:
+				rec = w.ResponseRecorder
+			}
+			assert.Equal(t, test.status, rec.Code)
+			assert.Equal(t, http.StatusText(test.status)+"\n", rec.Body.String())
+		})
+	}
+}
+
+// wrapped is what middleware makes of a ResponseWriter.
+type wrapped struct{ http.ResponseWriter }
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func TestAcceptOptionsMistakes(t *testing.T) {
+	for name, opts := range map[string]*AcceptOptions{
+		"origin without scheme":     {TrustedOrigins: []string{"https://good.example", "example.com"}},
+		"origin with path":          {TrustedOrigins: []string{"https://example.com/"}},
+		"origin empty":              {TrustedOrigins: []string{""}},
+		"origin null":               {TrustedOrigins: []string{"null"}},
+		"origin after the asterisk": {TrustedOrigins: []string{"*", "example.com"}},
+		"wildcard alone":            {TrustedOrigins: []string{"https://*"}},
+		"wildcard without dot":      {TrustedOrigins: []string{"https://*example.com"}},
+		"wildcard inside":           {TrustedOrigins: []string{"https://a.*.example.com"}},
+		"wildcard twice":            {TrustedOrigins: []string{"https://*.*.example.com"}},
+		"wildcard of an address":    {TrustedOrigins: []string{"https://*.127.0.0.1"}},
+		"wildcard port":             {TrustedOrigins: []string{"https://example.com:*"}},
+		"international name":        {TrustedOrigins: []string{"https://bücher.example"}},
+		"impossible port":           {TrustedOrigins: []string{"https://example.com:99999"}},
+		"subprotocol twice":         {Subprotocols: []string{"chat", "chat"}},
+		"subprotocol no token":      {Subprotocols: []string{"chat, soap"}},
+		"subprotocol empty":         {Subprotocols: []string{""}},
+		"window":                    {Compression: &Compression{WindowBits: 16}},
+		"level":                     {Compression: &Compression{Level: 10}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// Even where it would not matter: there is no Origin, no subprotocol is offered.
+			w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+			c, err := Accept(w, handshakeRequest(), opts)
+			assert.Nil(t, c)
+			assertOnePrefix(t, err)
+			assert.ErrorContains(t, err, "AcceptOptions.")
+			assert.Equal(t, http.StatusInternalServerError, w.Code)
+			assert.Equal(t, "Internal Server Error\n", w.Body.String(), "the client learns nothing of it")
+			assert.Empty(t, w.conn.writes)
+		})
+	}
+}
+
+func TestAcceptAnyOrigin(t *testing.T) {
+	for _, from := range []string{"https://evil.example", "null", "file://", ""} {
+		r := handshakeRequest()
+		r.Header.Set("Origin", from)
+		_, err := Accept(&hijackable{ResponseRecorder: httptest.NewRecorder()}, r, &AcceptOptions{TrustedOrigins: []string{"*"}})
+		assert.NoError(t, err, from)
+	}
+}
+
+// RFC 8441 section 4: what an HTTP/2 server would hand to its handler.
+func TestAcceptExtendedConnect(t *testing.T) {
+	r := httptest.NewRequest(http.MethodConnect, "https://server.example.com/chat", nil)
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+	r.Header[":protocol"] = []string{"websocket"}
+	w := httptest.NewRecorder()
+	_, err := Accept(w, r, nil)
+	assertOnePrefix(t, err)
+	assert.Equal(t, http.StatusHTTPVersionNotSupported, w.Code)
+	assert.Contains(t, w.Body.String(), "connect over HTTP/1.1")
+}
+
+func TestAcceptHTTP2PlainRequest(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := Accept(w, r, nil)
+		assertOnePrefix(t, err)
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	resp, err := srv.Client().Get(srv.URL)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, 2, resp.ProtoMajor)
+	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "Connect with a WebSocket client")
+}
+
+const (
+	// maskedHello is a Text frame with "Hello" of a client, helloFrame one of a server
+	// (RFC 6455 section 5.7).
+	maskedHello = "\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"
+	helloFrame  = "\x81\x05Hello"
+)
+
+func sampleRequest(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("testdata/handshake/requests/good-minimal.http")
+	require.NoError(t, err)
+	return string(b)
+}
+
+// Real servers, plain and with TLS, behind middleware that wraps the ResponseWriter twice:
+// what the client sent behind its request is read first, and the handler's end and the
+// server's limits do not touch the connection.
+func TestAcceptBuffered(t *testing.T) {
+	for _, count := range []int{1, 300} { // 300 frames are more than fits in a small buffer
+		accepted := make(chan *Conn, 1)
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, err := Accept(wrapped{wrapped{w}}, r, nil)
+			assert.NoError(t, err)
+			accepted <- c
+		}))
+		nc, err := net.Dial("tcp", srv.Listener.Addr().String())
+		require.NoError(t, err)
+		_, err = io.WriteString(nc, sampleRequest(t)+strings.Repeat(maskedHello, count))
+		require.NoError(t, err)
+		c := <-accepted
+		require.NotNil(t, c)
+		for range count {
+			typ, msg, err := c.Read(context.Background(), nil)
+			require.NoError(t, err)
+			assert.Equal(t, Text, typ)
+			require.Equal(t, "Hello", string(msg))
+		}
+		assert.Equal(t, srv.Listener.Addr().String(), c.LocalAddr().String())
+		assert.Equal(t, nc.LocalAddr().String(), c.RemoteAddr().String())
+		c.Close()
+		nc.Close()
+		srv.Close()
+	}
+}
+
+// A server's timeouts hold for requests, not for connections that were taken over.
+func TestAcceptOutlivesTheServersTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := newPipeListener()
+		accepted := make(chan *Conn, 1)
+		srv := &http.Server{
+			ReadTimeout: time.Second, WriteTimeout: time.Second, IdleTimeout: time.Second,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c, err := Accept(w, r, &AcceptOptions{KeepAlive: -1})
+				assert.NoError(t, err)
+				accepted <- c
+			}),
+		}
+		go srv.Serve(ln)
+		defer srv.Close()
+
+		nc, err := ln.dial()
+		require.NoError(t, err)
+		defer nc.Close()
+		go io.WriteString(nc, sampleRequest(t))
+		_, err = http.ReadResponse(bufio.NewReader(nc), nil)
+		require.NoError(t, err)
+		c := <-accepted
+		defer c.Close()
+		time.Sleep(time.Hour) // of the bubble's clock
+
+		go io.WriteString(nc, maskedHello)
+		_, msg, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		assert.Equal(t, "Hello", string(msg))
+		go func() { assert.NoError(t, c.Write(t.Context(), Text, []byte("Hello"))) }()
+		got := make([]byte, len(helloFrame))
+		_, err = io.ReadFull(nc, got)
+		require.NoError(t, err)
+		assert.Equal(t, helloFrame, string(got))
+	})
+}
+
+// A client that does not read must not hold Accept for ever.
+func TestAcceptWriteTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		w := pipeWriter{httptest.NewRecorder(), ours}
+		start := time.Now()
+		c, err := Accept(w, handshakeRequest(), nil)
+		assert.Nil(t, c)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		assert.Equal(t, acceptTimeout, time.Since(start))
+	})
+}
+
+type pipeWriter struct {
+	http.ResponseWriter
+	nc net.Conn
+}
+
+func (w pipeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) { return w.nc, nil, nil }
+
+// pipeListener is a network in memory, for tests with a fake clock.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{make(chan net.Conn), make(chan struct{})}
+}
+
+func (l *pipeListener) dial() (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case nc := <-l.conns:
+		return nc, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { close(l.done); return nil }
+func (l *pipeListener) Addr() net.Addr { return hostAddr("pipe") }
+
+// FuzzRequest: whatever is accepted obeys the rules, and is answered in one write.
+func FuzzRequest(f *testing.F) {
+	files, err := filepath.Glob("testdata/handshake/requests/*.http")
+	require.NoError(f, err)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(b)
+	}
+	key := regexp.MustCompile(`^[A-Za-z0-9+/]{21}[AQgw]==$`)
+	upgrade := regexp.MustCompile(`(?:^|,)[ \t]*[wW][eE][bB][sS][oO][cC][kK][eE][tT][ \t]*(?:,|$)`)
+	connection := regexp.MustCompile(`(?:^|,)[ \t]*[uU][pP][gG][rR][aA][dD][eE][ \t]*(?:,|$)`)
+	protocols := regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z, \t]*$")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			return
+		}
+		h := r.Header
+		valid := r.Method == "GET" && r.Proto >= "HTTP/1.1" && r.Host != "" && r.ContentLength == 0 && r.TransferEncoding == nil &&
+			upgrade.MatchString(strings.Join(h["Upgrade"], ",")) &&
+			connection.MatchString(strings.Join(h["Connection"], ",")) &&
+			strings.Join(h["Sec-Websocket-Version"], "\n") == "13" &&
+			key.MatchString(strings.Join(h["Sec-Websocket-Key"], "\n"))
+
+		w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+		c, err := Accept(w, r, &AcceptOptions{Subprotocols: []string{"chat"}, TrustedOrigins: []string{"*"}})
+		if err != nil {
+			assert.Nil(t, c)
+			assert.Regexp(t, `^websocket: `, err.Error())
+			assert.Contains(t, []int{400, 426, 505}, w.Code)
+			assert.Empty(t, w.conn.writes)
+			assert.Less(t, w.Body.Len(), 1000)
+			if valid {
+				assert.ErrorContains(t, err, "Sec-WebSocket-Protocol")
+			}
+			return
+		}
+		assert.True(t, valid, "accepted")
+		offered := strings.Join(h["Sec-Websocket-Protocol"], ",")
+		assert.Regexp(t, protocols, offered)
+		require.Len(t, w.conn.writes, 1)
+		resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(w.conn.writes[0])), r)
+		require.NoError(t, err)
+		cfg, err := checkResponse(resp, h.Get("Sec-WebSocket-Key"), &DialOptions{Subprotocols: []string{"chat"}})
+		require.NoError(t, err, "our own client refuses it")
+		assert.Equal(t, c.Subprotocol(), cfg.subprotocol)
+		assert.Equal(t, regexp.MustCompile(`(?:^|,)[ \t]*chat[ \t]*(?:,|$)`).MatchString(offered), cfg.subprotocol == "chat")
+	})
+}

@@ -1,0 +1,74 @@
+package websocket
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestParseOrigin(t *testing.T) {
+	for s, want := range map[string]origin{
+		"http://example.com":           {"http", "example.com", "", false},
+		"HTTP://EXAMPLE.com:80":        {"http", "example.com", "", false},
+		"https://example.com:443":      {"https", "example.com", "", false},
+		"http://example.com:443":       {"http", "example.com", "443", false},
+		"https://example.com:0443":     {"https", "example.com", "", false},
+		"http://localhost:8080":        {"http", "localhost", "8080", false},
+		"http://127.0.0.1:8080":        {"http", "127.0.0.1", "8080", true},
+		"http://[::1]":                 {"http", "::1", "", true},
+		"http://[0:0::0001]:8080":      {"http", "::1", "8080", true},
+		"http://example.com.":          {"http", "example.com.", "", false},
+		"http://xn--bcher-kva.example": {"http", "xn--bcher-kva.example", "", false},
+		"moz-extension://a_b-1":        {"moz-extension", "a_b-1", "", false},
+	} {
+		o, ok := parseOrigin(s)
+		assert.True(t, ok, s)
+		assert.Equal(t, want, o, s)
+	}
+	for _, s := range []string{
+		"", "null", "*", "example.com", "//example.com", "http:", "http://", "http:///", "http:example.com", "://example.com",
+		"http://example.com/", "http://example.com?", "http://example.com#", "http://a@example.com", "http://example.com:",
+		"http://example.com:65536", "http://example.com:-1", "http://example.com:x", "http://exa mple.com", " http://example.com",
+		"http://example.com ", "http://example.com\n", "http://a,b", "http://*.example.com", "http://.example.com", "http://a..b", "http://.",
+		"http://bücher.example", "http://exa%6dple.com", "http://[::1", "http://::1", "http://[::1]x", "http://example.com, http://example.com",
+	} {
+		_, ok := parseOrigin(s)
+		assert.False(t, ok, "%q", s)
+	}
+}
+
+func TestTrustsOriginMistake(t *testing.T) {
+	_, err := trustsOrigin(nil, "example.com", []string{"example.com"})
+	assert.EqualError(t, err, `"example.com" is not of the form "scheme://host[:port]"`)
+}
+
+// FuzzOrigin: an origin that is trusted for the host's sake is that host, as package url reads it.
+func FuzzOrigin(f *testing.F) {
+	f.Add("http://example.com", "example.com")
+	f.Add("https://example.com", "EXAMPLE.com:443")
+	f.Add("http://[::1]:80", "[0:0::1]")
+	f.Add("http://example.com/", "example.com")
+	f.Add("https://a.wild.example", "example.com")
+	f.Fuzz(func(t *testing.T, from, host string) {
+		ok, err := trustsOrigin([]string{from}, host, []string{"https://*.wild.example"})
+		require.NoError(t, err)
+		if !ok {
+			return
+		}
+		u, err := url.Parse(strings.ToLower(from))
+		require.NoError(t, err)
+		if u.Scheme == "https" && strings.HasSuffix(u.Hostname(), ".wild.example") {
+			return
+		}
+		h, err := url.Parse(u.Scheme + "://" + strings.ToLower(host))
+		require.NoError(t, err)
+		assert.Contains(t, []string{"http", "https"}, u.Scheme)
+		if !strings.Contains(host, "[") {
+			assert.Equal(t, h.Hostname(), u.Hostname())
+		}
+		assert.Empty(t, u.Path+u.RawQuery+u.Fragment)
+	})
+}
