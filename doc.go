@@ -1,0 +1,117 @@
+// Package websocket implements the WebSocket protocol (RFC 6455) for clients and servers,
+// with compression (RFC 7692), on the standard library.
+//
+// A server turns an HTTP request into a connection with [Accept]; a client makes one with
+// [Dial]. Both get a [Conn], which reads and writes messages:
+//
+//	c, err := websocket.Accept(w, r, nil)
+//	if err != nil {
+//		return // Accept has answered the request
+//	}
+//	defer c.Close()
+//	for {
+//		typ, msg, err := c.Read(ctx, nil)
+//		if err != nil {
+//			return
+//		}
+//		if err := c.Write(ctx, typ, msg); err != nil {
+//			return
+//		}
+//	}
+//
+// The protocol is enforced as the RFC has it, and there is no option for less: masking,
+// fragmentation, reserved bits, UTF-8 as it arrives, close codes.
+//
+// # Contexts
+//
+// A context bounds the call that it is given to, not the connection. A Read whose context
+// ends returns an error that matches the context's, and the next Read goes on from there, be
+// it in the middle of a frame, of a fragmented or of a compressed message. A Write whose
+// context ends before its first byte went out has had no effect.
+//
+// In two cases the connection is closed, since nobody could find the next boundary: a frame
+// that was cut while it was written, and a streamed message ([Conn.NextReader],
+// [Conn.NextWriter]) whose context ended inside it.
+//
+// A context's end is turned into a deadline of the network connection. A loop that reads with
+// one context costs nothing more than its first call.
+//
+// # Concurrency
+//
+// Any number of goroutines may write, ping and close; messages never interleave. One reads at
+// a time, others wait for their turn. A message that is streamed by NextWriter holds up other
+// messages until it is closed, but not control frames.
+//
+// # Control frames and keepalive
+//
+// Nothing runs behind the caller's back: a connection has no goroutine and no timer. Whoever
+// reads answers Pings and the peer's Close. So an application must read, even if it expects
+// no messages, for instance in a goroutine that ends with the connection. [Conn.Ping] and
+// [Conn.Shutdown] do the reading themselves when nobody else does.
+//
+// A pending Read also notices a dead peer: at the latest when KeepAlive (of [AcceptOptions]
+// and [DialOptions], 30 seconds unless set) has passed in silence it sends a Ping, and at the
+// latest when twice that has passed, it returns an error. A peer that sends anything at all,
+// or that is still taking a message of ours, is alive.
+//
+// # Closing
+//
+// [Conn.Shutdown] performs the closing handshake and waits for the peer's part of it.
+// [Conn.Close] does not wait; defer it. When the peer closes, Read answers with the peer's
+// own code and reason, and returns a [*CloseError]. When the peer breaks a rule or a limit,
+// the connection is closed with the code that the RFC wants, and Read returns a
+// [*ProtocolError].
+//
+// # Errors
+//
+// Each direction of a connection keeps its first permanent error and returns it ever after.
+//
+//	error                      cause                                       use the Conn again?
+//	match with
+//
+//	ctx.Err(), context.Cause   the call's context ended                    yes (but see Contexts)
+//	errors.Is
+//
+//	*CloseError                the peer closed; Code and Reason are its    no
+//	errors.As                  own
+//
+//	*ProtocolError             the peer broke a rule (1002), sent text     no
+//	errors.As                  that is not UTF-8 or data that cannot be
+//	                           inflated (1007), or exceeded a limit
+//	                           (1009); we closed with Code
+//
+//	net.ErrClosed              Close or Shutdown was called, or a frame    no
+//	errors.Is                  or a streamed message was cut by its
+//	                           context
+//
+//	io.ErrUnexpectedEOF        the peer dropped TCP without a Close frame  no
+//	errors.Is
+//
+//	os.ErrDeadlineExceeded     the peer is gone without a trace: it did    no
+//	errors.Is                  not answer the keepalive
+//
+//	others, such as            the network's error, wrapped; after a       no
+//	syscall.ECONNRESET         failed Write, Read may still return what
+//	                           the peer has sent before
+//
+// Arguments that cannot be, such as a close code that may not be sent, are refused with an
+// error of their own, and nothing happens.
+//
+// # Limits
+//
+// A message of more than MaxMessageSize bytes, 1 MiB unless set, is refused at the header of
+// the frame that exceeds it, before its payload is read; a compressed one as soon as it
+// exceeds the limit while it is inflated. Memory follows the bytes that arrived and not the
+// lengths that were claimed. At most 1024 fragments of a message may be empty.
+//
+// # Memory
+//
+// An idle connection holds no buffer. What net/http holds for a request lives as long as the
+// handler runs, 10 KB and more: a server with many connections returns from the handler and
+// goes on in a goroutine of its own, with a context of its own.
+//
+// The result of Read is appended to the caller's slice. Without that, as with a nil slice,
+// each message is allocated:
+//
+//	typ, buf, err = c.Read(ctx, buf[:0])
+package websocket
