@@ -1,0 +1,182 @@
+package echo
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/strictws/websocket"
+)
+
+// keepBuffer is the largest buffer, in bytes, that a session keeps from one message to the next: one large
+// message must not cost its memory for as long as the connection then idles.
+const keepBuffer = 64 << 10
+
+// reuse returns buf emptied for the next message, or nil if it is not worth keeping.
+func reuse(buf []byte) []byte {
+	if cap(buf) > keepBuffer {
+		return nil
+	}
+	return buf[:0]
+}
+
+// Greeting answers each text message with "Server: Hello. You said: " and the message, and each binary message with
+// the message itself. It logs when a message was received and when the answer was sent.
+func (s *Server) Greeting(w http.ResponseWriter, r *http.Request) {
+	log := s.logger()
+	s.accept(w, r, func(l lifetime, c *websocket.Conn) error { return greet(l, c, log) })
+}
+
+func greet(l lifetime, c *websocket.Conn, log *slog.Logger) error {
+	const hello = "Server: Hello. You said: "
+	remote := c.RemoteAddr().String()
+	var buf []byte
+	for {
+		typ, msg, err := c.Read(l.serving, append(buf[:0], hello...))
+		if err != nil {
+			return err
+		}
+		answer := msg
+		if typ == websocket.Binary {
+			answer = msg[len(hello):]
+		}
+		log.Info("Message received from Client", "remote", remote, "type", typ.String(), "bytes", len(msg)-len(hello))
+		if err := c.Write(l.pending, typ, answer); err != nil {
+			return err
+		}
+		log.Info("Message sent to Client", "remote", remote, "type", typ.String(), "bytes", len(answer))
+		buf = reuse(msg)
+	}
+}
+
+// Messages echoes with Read and Write: a message is held whole, in a buffer that the next one reuses.
+func (s *Server) Messages(w http.ResponseWriter, r *http.Request) {
+	s.accept(w, r, echoMessages)
+}
+
+func echoMessages(l lifetime, c *websocket.Conn) error {
+	var buf []byte
+	for {
+		typ, msg, err := c.Read(l.serving, buf)
+		if err != nil {
+			return err
+		}
+		if err := c.Write(l.pending, typ, msg); err != nil {
+			return err
+		}
+		buf = reuse(msg)
+	}
+}
+
+// Streams echoes with NextReader and NextWriter: a message goes back while it still arrives, whatever its length.
+func (s *Server) Streams(w http.ResponseWriter, r *http.Request) {
+	s.accept(w, r, echoStreams)
+}
+
+func echoStreams(l lifetime, c *websocket.Conn) error {
+	for {
+		if err := echoStream(l, c); err != nil {
+			return err
+		}
+	}
+}
+
+func echoStream(l lifetime, c *websocket.Conn) error {
+	// A stream's context holds to its end. This one ends with serving only as long as no message has begun.
+	ctx, cancel := context.WithCancel(l.pending)
+	defer cancel()
+	stop := context.AfterFunc(l.serving, cancel)
+	typ, msg, err := c.NextReader(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	answer, err := c.NextWriter(l.pending, typ)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(answer, msg); err != nil {
+		return err
+	}
+	return answer.Close()
+}
+
+// Prepared echoes with Prepare and WritePrepared, which are made for one message to many connections.
+func (s *Server) Prepared(w http.ResponseWriter, r *http.Request) {
+	s.accept(w, r, echoPrepared)
+}
+
+func echoPrepared(l lifetime, c *websocket.Conn) error {
+	var buf []byte
+	for {
+		typ, msg, err := c.Read(l.serving, buf)
+		if err != nil {
+			return err
+		}
+		if err := c.WritePrepared(l.pending, websocket.Prepare(typ, msg)); err != nil {
+			return err
+		}
+		buf = reuse(msg)
+	}
+}
+
+// NetConn echoes with io.Copy from a net.Conn to itself. Text comes back as text and binary as binary.
+func (s *Server) NetConn(w http.ResponseWriter, r *http.Request) {
+	s.accept(w, r, echoNetConn)
+}
+
+func echoNetConn(l lifetime, c *websocket.Conn) error {
+	nc := websocket.NetConn(c, 0)
+
+	// A net.Conn knows deadlines, not contexts: one in the past ends what is pending.
+	past := time.Unix(1, 0)
+	stopRead := context.AfterFunc(l.serving, func() { nc.SetReadDeadline(past) })
+	stopWrite := context.AfterFunc(l.pending, func() { nc.SetWriteDeadline(past) })
+	defer stopRead()
+	defer stopWrite()
+
+	if _, err := io.Copy(nc, nc); err != nil {
+		return err
+	}
+	// To a net.Conn a normal closure is io.EOF and no more; the Conn knows the code.
+	_, _, err := c.Read(l.serving, nil)
+	return err
+}
+
+// Clock sends the time as a text message (RFC 3339), at once and then every second, until the client leaves.
+func (s *Server) Clock(w http.ResponseWriter, r *http.Request) {
+	s.accept(w, r, tick)
+}
+
+func tick(l lifetime, c *websocket.Conn) error {
+	// Somebody must read, or nobody answers a Ping and nobody notices that the client left.
+	left := make(chan error, 1)
+	go func() {
+		var buf []byte
+		for {
+			_, msg, err := c.Read(l.serving, buf)
+			if err != nil {
+				left <- err
+				return
+			}
+			buf = reuse(msg)
+		}
+	}()
+
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for now := time.Now(); ; {
+		if err := c.Write(l.pending, websocket.Text, now.AppendFormat(nil, time.RFC3339)); err != nil {
+			c.Close() // ends the reader
+			<-left
+			return err
+		}
+		select {
+		case err := <-left:
+			return err
+		case now = <-ticker.C:
+		}
+	}
+}
