@@ -1,0 +1,232 @@
+package websocket_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/strictws/websocket"
+)
+
+// echo is the server of README.md.
+func echo(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return // Accept has answered the request
+	}
+	go func() {
+		defer c.Close()
+		var buf []byte
+		for {
+			typ, msg, err := c.Read(context.Background(), buf[:0])
+			if err != nil || c.Write(context.Background(), typ, msg) != nil {
+				return
+			}
+			buf = msg
+		}
+	}()
+}
+
+// The code in README.md is code of this file.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	flat := func(s string) string { return strings.Join(strings.Fields(s), " ") }
+	blocks := strings.Split(string(readme), "```go\n")[1:]
+	if len(blocks) == 0 {
+		t.Fatal("no code in README.md")
+	}
+	for _, block := range blocks {
+		code, _, _ := strings.Cut(block, "```")
+		if !strings.Contains(flat(string(source)), flat(code)) {
+			t.Errorf("not in example_test.go:\n%s", code)
+		}
+	}
+}
+
+func Example() {
+	srv := httptest.NewServer(http.HandlerFunc(echo))
+	defer srv.Close()
+	url := "ws" + strings.TrimPrefix(srv.URL, "http")
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, _, err := websocket.Dial(ctx, url, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Write(ctx, websocket.Text, []byte("Hello")); err != nil {
+		log.Fatal(err)
+	}
+	typ, msg, err := c.Read(ctx, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s: %s\n", typ, msg)
+	if err := c.Shutdown(ctx, websocket.StatusNormalClosure, "bye"); err != nil {
+		log.Fatal(err)
+	}
+
+	// Output: text: Hello
+}
+
+// A refused handshake comes with the server's answer.
+func ExampleDial_refused() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "come back tomorrow", http.StatusServiceUnavailable)
+	}))
+	defer srv.Close()
+
+	_, resp, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		if resp == nil {
+			log.Fatal(err) // there was no answer
+		}
+		body, _ := io.ReadAll(resp.Body)
+		fmt.Printf("%s: %s", resp.Status, body)
+	}
+
+	// Output: 503 Service Unavailable: come back tomorrow
+}
+
+// Messages that are better not held in memory are streamed.
+func ExampleConn_NextReader() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		typ, msg, err := c.NextReader(r.Context())
+		if err != nil {
+			return
+		}
+		answer, err := c.NextWriter(r.Context(), typ)
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(answer, msg); err != nil {
+			return
+		}
+		answer.Close()
+		_, _, _ = c.Read(r.Context(), nil) // until the client closes
+	}))
+	defer srv.Close()
+
+	ctx := context.Background()
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	w, err := c.NextWriter(ctx, websocket.Text)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, piece := range []string{"one ", "message ", "in ", "pieces"} {
+		if _, err := io.WriteString(w, piece); err != nil {
+			log.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		log.Fatal(err)
+	}
+	_, r, err := c.NextReader(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	msg, err := io.ReadAll(r)
+	fmt.Printf("%s %v\n", msg, err)
+	_ = c.Shutdown(ctx, websocket.StatusNormalClosure, "")
+
+	// Output: one message in pieces <nil>
+}
+
+// The server prefers its own order.
+func ExampleConn_Subprotocol() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"v2.chat", "v1.chat"}})
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _, _ = c.Read(r.Context(), nil)
+	}))
+	defer srv.Close()
+
+	opts := &websocket.DialOptions{Subprotocols: []string{"v1.chat", "v2.chat"}}
+	c, _, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(srv.URL, "http"), opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Println(c.Subprotocol())
+
+	// Output: v2.chat
+}
+
+// A CloseError says that the peer closed, with its code and reason.
+func ExampleCloseError() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		_ = c.Shutdown(r.Context(), 4001, "not today")
+	}))
+	defer srv.Close()
+
+	ctx := context.Background()
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	_, _, err = c.Read(ctx, nil)
+	var closed *websocket.CloseError
+	if errors.As(err, &closed) {
+		fmt.Println(closed.Code, closed.Reason)
+	}
+
+	// Output: 4001 not today
+}
+
+// A Read with a limit loses nothing: the next one goes on.
+func ExampleConn_Read_limit() {
+	srv := httptest.NewServer(http.HandlerFunc(echo))
+	defer srv.Close()
+
+	c, _, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	_, _, err = c.Read(ctx, nil)
+	cancel()
+	fmt.Println(errors.Is(err, context.DeadlineExceeded))
+
+	_ = c.Write(context.Background(), websocket.Text, []byte("still there"))
+	_, msg, _ := c.Read(context.Background(), nil)
+	fmt.Printf("%s\n", msg)
+
+	// Output:
+	// true
+	// still there
+}
