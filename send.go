@@ -32,7 +32,16 @@ type outbound struct {
 
 // takeMessage takes the right to send a data message. A permanent error comes before that of
 // the context.
-func (c *Conn) takeMessage(ctx context.Context) error { return c.takeOut(ctx, c.out.message) }
+func (c *Conn) takeMessage(ctx context.Context) error {
+	if err := c.takeOut(ctx, c.out.message); err != nil {
+		return err
+	}
+	if err := c.out.err.get(); err != nil {
+		c.out.message.release()
+		return err
+	}
+	return nil
+}
 
 // takeWire takes the right to write to the network. Whoever has it sends due control frames
 // before giving it back.
