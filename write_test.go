@@ -421,41 +421,6 @@ func TestPrepared(t *testing.T) {
 	})
 }
 
-func TestNothingIsAllocated(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget")
-	}
-	a, b := tcpPair(t)
-	c, s := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
-	defer c.Close()
-	defer s.Close()
-	p := []byte("Hello, this is a small message.")
-	buf := make([]byte, 0, 100)
-	m := Prepare(Text, p)
-	for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": t.Context()} {
-		assert.Zero(t, testing.AllocsPerRun(100, func() {
-			_ = c.Write(ctx, Text, p)
-			_, _, _ = s.Read(ctx, buf)
-			_ = s.Write(ctx, Text, p)
-			_ = s.WritePrepared(ctx, m)
-			_, _, _ = c.Read(ctx, buf)
-			_, _, _ = c.Read(ctx, buf)
-		}), name)
-	}
-}
-
-// tcpPair returns both ends of a TCP connection.
-func tcpPair(t testing.TB) (net.Conn, net.Conn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
-	require.NoError(t, err)
-	b, err := l.Accept()
-	require.NoError(t, err)
-	return a, b
-}
-
 func BenchmarkEcho(b *testing.B) {
 	for _, size := range []int{16, 125, 4 << 10, 64 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {

@@ -1,0 +1,191 @@
+package websocket
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The tests of this file run over real sockets: what the connection in memory cannot show.
+
+// tcpPair returns both ends of a TCP connection.
+func tcpPair(t testing.TB) (net.Conn, net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	b, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// tlsPair returns both ends of a TLS connection.
+func tlsPair(t testing.TB) (net.Conn, net.Conn) {
+	srv := httptest.NewTLSServer(nil)
+	defer srv.Close()
+	a, b := tcpPair(t)
+	client := tls.Client(a, &tls.Config{InsecureSkipVerify: true})
+	server := tls.Server(b, &tls.Config{Certificates: srv.TLS.Certificates})
+	done := make(chan error, 1)
+	go func() { done <- server.Handshake() }()
+	require.NoError(t, client.Handshake())
+	require.NoError(t, <-done)
+	return client, server
+}
+
+var networks = map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "TLS": tlsPair}
+
+func TestStreamsOverTheNetwork(t *testing.T) {
+	for name, pair := range networks {
+		t.Run(name, func(t *testing.T) {
+			for _, s := range streams() {
+				peer, nc := pair(t)
+				c := newConn(nc, nil, streamConfig)
+				sent := collect(peer)
+				go func() {
+					_, _ = peer.Write(s.bytes)
+					_ = peer.(interface{ CloseWrite() error }).CloseWrite()
+				}()
+				var messages []string
+				var err error
+				for {
+					var typ MessageType
+					var msg []byte
+					if typ, msg, err = c.Read(t.Context(), nil); err != nil {
+						break
+					}
+					messages = append(messages, typ.String()+" "+string(msg))
+				}
+				require.Equal(t, s.messages, messages, s.name)
+				require.ErrorContains(t, err, s.err, s.name)
+				if perr, ok := errors.AsType[*ProtocolError](err); ok {
+					require.True(t, bytes.HasSuffix(<-sent, closeFrame(perr.Code, perr.Reason, false)), "%s: the peer reads why", s.name)
+				}
+			}
+		})
+	}
+}
+
+// Interrupted before, inside and behind frames, by contexts of all kinds.
+func TestInterruptedOverTheNetwork(t *testing.T) {
+	for name, pair := range networks {
+		t.Run(name, func(t *testing.T) {
+			peer, nc := pair(t)
+			c := newConn(nc, nil, config{keepAlive: -1})
+			large := strings.Repeat("0123456789", 10_000)
+			all := append(frame(true, OpText, "Hello", true), frame(true, OpText, large, true)...)
+			cuts := []int{0, 1, 2, 6, 11, 12, 13, 20, 25, 5000, 40_000, len(all) - 1, len(all)}
+			var got []string
+			for i, at := range cuts {
+				if i > 0 {
+					_, err := peer.Write(all[cuts[i-1]:at])
+					require.NoError(t, err)
+				}
+				for {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+					_, msg, err := c.Read(ctx, nil)
+					cancel()
+					if err != nil {
+						require.ErrorIs(t, err, context.DeadlineExceeded)
+						break
+					}
+					got = append(got, string(msg))
+				}
+			}
+			for len(got) < 2 { // the network may have been slower than our patience
+				_, msg, err := c.Read(t.Context(), nil)
+				require.NoError(t, err)
+				got = append(got, string(msg))
+			}
+			require.Equal(t, []string{"Hello", large}, got)
+		})
+	}
+}
+
+func TestCutWriteOverTheNetwork(t *testing.T) {
+	for name, pair := range networks {
+		t.Run(name, func(t *testing.T) {
+			_, nc := pair(t)
+			c := newConn(nc, nil, config{})
+			read := make(chan error, 1)
+			go func() { _, _, err := c.Read(context.Background(), nil); read <- err }()
+			large := make([]byte, 64<<20) // more than the network holds
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				defer cancel()
+				for c.out.sent.Load() == 0 {
+					runtime.Gosched()
+				}
+			}()
+			require.ErrorIs(t, c.Write(ctx, Binary, large), context.Canceled)
+			require.ErrorIs(t, <-read, net.ErrClosed)
+			require.ErrorIs(t, c.Write(t.Context(), Binary, nil), net.ErrClosed)
+		})
+	}
+}
+
+func TestCloseEndsReadOverTheNetwork(t *testing.T) {
+	for name, pair := range networks {
+		t.Run(name, func(t *testing.T) {
+			peer, nc := pair(t)
+			c := newConn(nc, nil, config{})
+			read := make(chan error, 1)
+			go func() { _, _, err := c.Read(context.Background(), nil); read <- err }()
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, <-read, net.ErrClosed)
+			got, err := io.ReadAll(peer)
+			require.NoError(t, err)
+			require.Equal(t, closeFrame(StatusGoingAway, "", false), got)
+		})
+	}
+}
+
+// A connection that waits on TCP holds no buffer; one that waits inside a frame neither.
+func TestWaitingOnTCPHoldsNoBuffer(t *testing.T) {
+	peer, nc := tcpPair(t)
+	c := newConn(nc, nil, config{})
+	all := frame(true, OpBinary, strings.Repeat("x", 6000), true)
+	for _, cut := range [][]byte{nil, all[:1], all[1:7], all[7:1000], all[1000:5000]} {
+		_, err := peer.Write(cut)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, _, err = c.Read(ctx, nil)
+		cancel()
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Nil(t, c.in.pooled)
+	}
+}
+
+func TestNothingIsAllocated(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	a, b := tcpPair(t)
+	c, s := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
+	p := []byte("Hello, this is a small message.")
+	buf := make([]byte, 0, 100)
+	m := Prepare(Text, p)
+	for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": t.Context()} {
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			_ = c.Write(ctx, Text, p)
+			_, _, _ = s.Read(ctx, buf)
+			_ = s.Write(ctx, Text, p)
+			_ = s.WritePrepared(ctx, m)
+			_, _, _ = c.Read(ctx, buf)
+			_, _, _ = c.Read(ctx, buf)
+		}), name)
+	}
+}
