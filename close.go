@@ -258,6 +258,12 @@ func (c *Conn) drop(err error) error {
 	close(c.over)
 	c.in.watch.retire()
 	c.out.watch.retire()
+	if inner, ok := c.nc.(interface{ NetConn() net.Conn }); ok && c.out.full.Load() {
+		// TLS would try to say goodbye, for seconds, to a peer that does not read.
+		if nc := inner.NetConn(); nc != nil {
+			_ = nc.Close()
+		}
+	}
 	return c.nc.Close()
 }
 

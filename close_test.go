@@ -3,9 +3,11 @@ package websocket
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -330,6 +332,32 @@ func TestClose(t *testing.T) {
 			require.NoError(t, c.Close())
 			require.LessOrEqual(t, time.Since(start), promptTimeout)
 			require.ErrorIs(t, <-written, net.ErrClosed)
+		})
+	})
+	t.Run("does not wait for a stuck TLS peer", func(t *testing.T) {
+		srv := httptest.NewTLSServer(nil)
+		srv.Close()
+		certificates := srv.TLS.Certificates
+		synctest.Test(t, func(t *testing.T) {
+			tlsConfig := &tls.Config{Certificates: certificates, InsecureSkipVerify: true}
+			a, b := newPipe()
+			server, client := tls.Server(a, tlsConfig), tls.Client(b, tlsConfig)
+			done := make(chan error, 1)
+			go func() { done <- client.Handshake() }()
+			require.NoError(t, server.Handshake())
+			require.NoError(t, <-done)
+			c := newConn(server, nil, config{})
+			filler := make([]byte, 20_000)
+			start := time.Now()
+			for err := error(nil); err == nil; {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				err = c.Write(ctx, Binary, filler)
+				cancel()
+			}
+			require.Equal(t, time.Second, time.Since(start), "the Write that was cut dropped TCP")
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, net.ErrClosed)
+			client.Close()
 		})
 	})
 	t.Run("lets go of contexts", func(t *testing.T) {

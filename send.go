@@ -20,6 +20,7 @@ type outbound struct {
 
 	err  firstError    // why writing is over
 	sent atomic.Uint64 // writes that the network took
+	full atomic.Bool   // the network did not take one in time
 	due  atomic.Bool   // Conn.pong is to be sent
 
 	deflate *deflater // owned by the holder of the message turn; nil without compression
@@ -176,6 +177,9 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 		n, err := c.nc.Write(b[:min(len(b), writeSize)])
 		sent += n
 		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				c.out.full.Store(true)
+			}
 			return sent, err
 		}
 		c.out.sent.Add(1)
