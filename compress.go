@@ -74,15 +74,23 @@ func (d *deflater) adopt(p []byte) {
 		return
 	}
 	h := d.history()
-	if len(p) > h.window {
-		p = p[len(p)-h.window:]
-		h.truncate(0)
-	}
-	for len(p) > 0 {
+	for p = p[max(len(p)-h.window, 0):]; len(p) > 0; {
 		p = h.fill(p)
 		h.index(h.next, len(h.buf))
 		h.truncate(len(h.buf))
 	}
+}
+
+// reset forgets the history, and a streamed message in progress: the peer has not received
+// the latest of it. Messages to come do not refer to what was before.
+func (d *deflater) reset() {
+	if d.stream != nil {
+		d.stream.take()
+		d.stream.discard()
+		encoders.Put(d.stream)
+		d.stream = nil
+	}
+	d.text = nil
 }
 
 // appendPiece adds p to the streamed message, which begins unless there is one, and appends

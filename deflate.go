@@ -10,36 +10,46 @@ import (
 // Compression turns on permessage-deflate (RFC 7692) if the peer supports it too. The zero
 // value is a good choice; it costs an idle connection no memory.
 //
-// While a message is sent or received, up to 200 KB or 50 KB are on loan from pools that all
-// connections share. Do not compress secrets together with text that an attacker chooses:
-// the size of the result tells about the secrets, with context takeover over the whole
-// connection.
+// What JSON messages of three sizes take on the wire, and of one core's time to compress, as
+// go test -run - -bench Deflate has it:
+//
+//	                        170 B           1 KB            36 KB
+//	ContextTakeover false   137 B    8 µs   410 B   17 µs   7.5 KB   350 µs
+//	ContextTakeover true     62 B    3 µs   209 B   14 µs   7.2 KB   350 µs
+//	and WindowBits 12        66 B    5 µs   234 B   18 µs   8.0 KB   430 µs
+//	and WindowBits 9         73 B    6 µs   329 B   19 µs    11 KB   460 µs
+//
+// While a message is compressed or decompressed, up to 200 KB or 90 KB are on loan from pools
+// that all connections share. Do not compress secrets together with text that an attacker
+// chooses: the size of the result tells about the secrets, and with context takeover that
+// goes for all messages of the connection.
 type Compression struct {
-	// ContextTakeover lets a message refer to those before it. That makes small messages that
-	// resemble each other a lot smaller, and takes less time for them, for up to 100 KB of
-	// memory a connection: see WindowBits. The peer may decline it for either direction.
+	// ContextTakeover lets a message refer to those before it. That makes messages that
+	// resemble each other a lot smaller, for up to 100 KB of memory a connection: see
+	// WindowBits. The peer may decline it for either direction.
 	ContextTakeover bool
 
 	// WindowBits is the base-2 logarithm of how many bytes back a message may refer, 8 to
 	// 15; 0 means 15. It holds for what we send. With ContextTakeover it also holds for the
-	// peer, of which at least 9 is asked, or else the peer has to do without takeover, so
-	// that the memory of a connection is bounded either way:
+	// peer, of which at least 9 is asked, or else the peer has to do without takeover. So it
+	// bounds what a connection holds between messages:
 	//
-	//	WindowBits   sending   receiving
-	//	15           56 KiB    40 KiB
-	//	12           11 KiB     5 KiB
-	//	 9            4 KiB     1 KiB
+	//	WindowBits   for sending   for receiving
+	//	15           56 KiB        40 KiB
+	//	12           11 KiB         5 KiB
+	//	 9            4 KiB         1 KiB
 	//
-	// It is only taken as far as the messages of a connection need it.
+	// One that has sent or received little holds less.
 	WindowBits int
 
 	// Level says how hard to look for repetitions, from 1, the fastest, to 9, the smallest;
 	// 0 means 4. It makes no difference to memory.
 	Level int
 
-	// MinSize is the size of a message, in bytes, from which on it is compressed; a message
-	// that does not get smaller is sent as it is anyway. 0 means 512, or 32 with
-	// ContextTakeover; a negative value means that there is none.
+	// MinSize is the size of a message, in bytes, from which on it is compressed. 0 means 512,
+	// or 32 with ContextTakeover; a negative value means that there is none. A message that
+	// does not get smaller is sent as it is in any case, but for one of up to 1 KiB with
+	// ContextTakeover, to which later ones may refer.
 	MinSize int
 }
 

@@ -38,7 +38,7 @@ func (f *inflater) appendMessage(dst, payload []byte, limit int64) ([]byte, erro
 	out, recorded := dst, len(dst)
 	for {
 		if room := limit - int64(len(out)-len(dst)); len(out) == cap(out) && room >= 0 {
-			n := max(len(out)-len(dst), 2*len(payload), 512)
+			n := expected(len(out)-len(dst), len(payload)-len(in.payload), len(payload))
 			if int64(n) > room {
 				n = int(room) + 1 // for one byte that would be too many
 			}
@@ -64,6 +64,16 @@ func (f *inflater) appendMessage(dst, payload []byte, limit int64) ([]byte, erro
 			return dst, err
 		}
 	}
+}
+
+// expected guesses how much is to come of a message after n bytes, for which the decompressor
+// has read so much of the payload. What it asks of memory is in proportion to n.
+func expected(n, read, payload int) int {
+	if n == 0 {
+		return max(min(2*payload, 64<<10), 512)
+	}
+	rest := 1.1 * float64(n) * float64(payload-read) / float64(read)
+	return int(min(max(rest, float64(n/2)), float64(max(n, min(15*n, 16<<20))))) + 512
 }
 
 // reader returns a reader of the message whose compressed form src yields. It is for one

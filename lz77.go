@@ -156,9 +156,7 @@ func (h *history) longest(i int, cand uint16, shortest int, eff *effort) (length
 				last = want[l]
 			}
 		}
-		if d >= len(prev) {
-			break
-		}
+		// What has been overwritten is a later position, which ends the search.
 		cand = prev[uint(cand)&mask]
 	}
 	if dist == 0 {
