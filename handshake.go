@@ -248,6 +248,13 @@ func checkRequest(r *http.Request) (request, *refusal) {
 	if err := checkSubprotocols(subprotocols); err != nil {
 		return bad("the handshake's Sec-WebSocket-Protocol: %v", err)
 	}
+	// RFC 6455 section 9.1: what is no list of extensions fails the handshake, whether we
+	// support any or not.
+	if lines := r.Header.Values("Sec-WebSocket-Extensions"); len(lines) > 0 {
+		if _, err := parseExtensions(lines); err != nil {
+			return bad("the handshake's Sec-WebSocket-Extensions: %v", err)
+		}
+	}
 	return request{key: key[0], subprotocols: subprotocols}, nil
 }
 
