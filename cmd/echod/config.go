@@ -62,8 +62,17 @@ func newFlags() (*config, *flag.FlagSet) {
 		"longest message, in `bytes`, that is accepted; 0 is the library's default of 1 MiB, negative is no limit")
 	flags.DurationVar(&cfg.options.KeepAlive, "keep-alive", 0,
 		"silence after which a client is pinged; 0 is the library's default of 30s, negative is never")
-	flags.Var((*list)(&cfg.options.Subprotocols), "subprotocol",
-		"supported subprotocols, most preferred first; a comma-separated `list`, or the flag repeated")
+	flags.Func("subprotocol",
+		"`list` of supported subprotocols, most preferred first; comma-separated, or the flag repeated",
+		func(s string) error {
+			for name := range strings.SplitSeq(s, ",") {
+				if !isToken(name) {
+					return fmt.Errorf("%q is no name of a subprotocol", name)
+				}
+				cfg.options.Subprotocols = append(cfg.options.Subprotocols, name)
+			}
+			return nil
+		})
 	flags.Func("compression", "`mode` of compression for clients that offer it: off, on, or takeover, in which messages may refer to earlier ones (default off)",
 		func(s string) error {
 			switch s {
@@ -113,22 +122,10 @@ func (cfg *config) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// A list is a flag whose value is a comma-separated list of tokens; repeating it adds to the list.
-type list []string
-
-func (l *list) String() string { return strings.Join(*l, ",") }
-
-func (l *list) Set(s string) error {
-	for item := range strings.SplitSeq(s, ",") {
-		if item == "" {
-			return errors.New("empty element")
-		}
-		if strings.ContainsFunc(item, func(r rune) bool {
-			return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-		}) {
-			return fmt.Errorf("%q is no HTTP token", item)
-		}
-		*l = append(*l, item)
-	}
-	return nil
+// isToken reports whether s is what RFC 6455 section 4.1 wants of a subprotocol: a token of RFC 9110 section 5.6.2.
+func isToken(s string) bool {
+	const punctuation = "!#$%&'*+-.^_`|~"
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(punctuation, r)
+	})
 }

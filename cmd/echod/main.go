@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -156,10 +157,12 @@ func printAddresses(w io.Writer, cfg *config, bound net.Addr) {
 	if cfg.selfSigned || cfg.certFile != "" {
 		web, ws = "https", "wss"
 	}
-	fmt.Fprintf(w, "listening on %s\n", bound)
-	fmt.Fprintf(w, "\nOpen %s://%s/ in a browser, or connect a WebSocket client to\n", web, at)
+	var b strings.Builder
+	fmt.Fprintf(&b, "listening on %s\n", bound)
+	fmt.Fprintf(&b, "\nOpen %s://%s/ in a browser, or connect a WebSocket client to\n", web, at)
 	for _, service := range services {
-		fmt.Fprintf(w, "  %-40s %s\n", ws+"://"+at+service.path, service.what)
+		fmt.Fprintf(&b, "  %-40s %s\n", ws+"://"+at+service.path, service.what)
 	}
-	fmt.Fprintf(w, "\nCtrl-C closes the connections and stops.\n")
+	fmt.Fprintf(&b, "\nCtrl-C closes the connections and stops.\n")
+	io.WriteString(w, b.String())
 }
