@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -84,13 +85,9 @@ func TestGreetingTypes(t *testing.T) {
 
 // The peer's own code and reason come back, whatever they are.
 func TestCloseIsAnsweredInKind(t *testing.T) {
-	handlers := map[string]func(*echo.Server) http.HandlerFunc{
-		"greeting": func(s *echo.Server) http.HandlerFunc { return s.Greeting },
-		"clock":    func(s *echo.Server) http.HandlerFunc { return s.Clock },
-	}
-	for name, handler := range echoes {
-		handlers[name] = handler
-	}
+	handlers := maps.Clone(echoes)
+	handlers["greeting"] = func(s *echo.Server) http.HandlerFunc { return s.Greeting }
+	handlers["clock"] = func(s *echo.Server) http.HandlerFunc { return s.Clock }
 	for name, handler := range handlers {
 		for _, payload := range []string{"", "\x03\xe8", "\x03\xe9going", "\x10\xe1enough, merci"} {
 			t.Run(name, func(t *testing.T) {
@@ -339,11 +336,13 @@ func TestShutdownLetsAStreamEnd(t *testing.T) {
 }
 
 func TestShutdownEndsWithItsContext(t *testing.T) {
-	for name, handler := range echoes {
+	handlers := maps.Clone(echoes)
+	handlers["greeting"] = func(s *echo.Server) http.HandlerFunc { return s.Greeting }
+	for name, handler := range handlers {
 		t.Run(name+", no answer to Close", func(t *testing.T) {
 			s, _ := newServer()
 			c := dialRaw(t, serve(t, handler(s)))
-			c.send(websocket.OpText, true, "x")
+			c.send(websocket.OpBinary, true, "x")
 			_, got := c.receive()
 			require.Equal(t, "x", got)
 

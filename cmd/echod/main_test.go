@@ -277,7 +277,9 @@ func TestDrainDoesNotWaitForSilentConnections(t *testing.T) {
 	nc, err := net.Dial("tcp", e.addr)
 	require.NoError(t, err)
 	defer nc.Close()
+	began := time.Now()
 	require.Zero(t, e.stop(t))
+	require.Less(t, time.Since(began), 5*time.Second, "http.Server.Shutdown would wait that long")
 }
 
 func TestHelp(t *testing.T) {
