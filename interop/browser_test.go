@@ -1,0 +1,91 @@
+package interop
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/require"
+)
+
+// TestBrowser talks to echod by its page, as a person does, in Chromium. It leaves a
+// screenshot in the directory that SCREENSHOTS names.
+func TestBrowser(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	need(t, err)
+	dir := t.TempDir()
+	echod := filepath.Join(dir, "echod")
+	out, err := exec.Command("go", "build", "-o", echod, "github.com/strictws/websocket/cmd/echod").CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	for _, mode := range []string{"off", "on", "takeover"} {
+		t.Run("compression "+mode, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			addr := startEchod(t, ctx, echod, "-compression", mode)
+
+			opts := append(chromedp.DefaultExecAllocatorOptions[:],
+				chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 860),
+				chromedp.UserDataDir(filepath.Join(t.TempDir(), "profile")),
+				chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+			ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, opts...)
+			defer cancelAllocator()
+			ctx, cancelBrowser := chromedp.NewContext(ctx)
+			defer cancelBrowser()
+
+			received := func(text string) chromedp.Action {
+				return chromedp.WaitVisible(fmt.Sprintf(`//tr[contains(@class, "received")][contains(., %q)]`, text), chromedp.BySearch)
+			}
+			var extensions string
+			var screenshot []byte
+			require.NoError(t, chromedp.Run(ctx,
+				chromedp.Navigate("http://"+addr+"/"),
+				chromedp.Click("#connect button", chromedp.ByQuery),
+				chromedp.WaitVisible(`//*[@id="state"][text()="connected"]`, chromedp.BySearch),
+				chromedp.SetValue("#message", "Hello from a browser", chromedp.ByQuery),
+				chromedp.Click("#send button", chromedp.ByQuery),
+				received("Server: Hello. You said: Hello from a browser"),
+				chromedp.SetValue("#message", strings.Repeat("again and ", 500)+"again", chromedp.ByQuery),
+				chromedp.Click("#send button", chromedp.ByQuery),
+				received("Server: Hello. You said: again and"),
+				chromedp.Text("#extensions", &extensions, chromedp.ByQuery),
+				chromedp.SetValue("#code", "4321", chromedp.ByQuery),
+				chromedp.SetValue("#reason", "enough", chromedp.ByQuery),
+				chromedp.Click("#close button", chromedp.ByQuery),
+				received("4321"),
+				chromedp.WaitVisible(`//*[@id="state"][text()="not connected"]`, chromedp.BySearch),
+				chromedp.CaptureScreenshot(&screenshot),
+			))
+			require.Equal(t, mode != "off", strings.Contains(extensions, "permessage-deflate"), extensions)
+			if dir := os.Getenv("SCREENSHOTS"); dir != "" {
+				require.NoError(t, os.MkdirAll(dir, 0o755))
+				require.NoError(t, os.WriteFile(filepath.Join(dir, "echod-"+mode+".png"), screenshot, 0o644))
+			}
+		})
+	}
+}
+
+// startEchod starts echod until the test ends, and returns its address.
+func startEchod(t *testing.T, ctx context.Context, program string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := exec.CommandContext(ctx, program, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	require.NoError(t, err)
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
+	require.True(t, ok, line)
+	return addr
+}
