@@ -31,9 +31,13 @@ func TestBrowser(t *testing.T) {
 			defer cancel()
 			addr := startEchod(t, ctx, echod, "-compression", mode)
 
+			// Chromium may still be writing when the test is over, which t.TempDir does not forgive.
+			profile, err := os.MkdirTemp("", "profile-")
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = os.RemoveAll(profile) })
 			opts := append(chromedp.DefaultExecAllocatorOptions[:],
 				chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 860),
-				chromedp.UserDataDir(filepath.Join(t.TempDir(), "profile")),
+				chromedp.UserDataDir(profile),
 				chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 			ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, opts...)
 			defer cancelAllocator()
