@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -20,11 +19,7 @@ import (
 func TestBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	need(t, err)
-	dir := t.TempDir()
-	echod := filepath.Join(dir, "echod")
-	out, err := exec.Command("go", "build", "-o", echod, "github.com/strictws/websocket/cmd/echod").CombinedOutput()
-	require.NoError(t, err, string(out))
-
+	echod := buildEchod(t)
 	for _, mode := range []string{"off", "on", "takeover"} {
 		t.Run("compression "+mode, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -74,22 +69,4 @@ func TestBrowser(t *testing.T) {
 			}
 		})
 	}
-}
-
-// startEchod starts echod until the test ends, and returns its address.
-func startEchod(t *testing.T, ctx context.Context, program string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, program, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	require.NoError(t, err)
-	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "listening on ")
-	require.True(t, ok, line)
-	return addr
 }

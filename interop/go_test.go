@@ -26,7 +26,15 @@ type peer struct {
 	// server returns its side of conversations.
 	server func(compress, takeover bool) http.Handler
 	// client has a conversation.
-	client func(t *testing.T, url string, trust *tls.Config, compress, takeover bool)
+	client func(t *testing.T, with server)
+}
+
+// A server is one to have a conversation with.
+type server struct {
+	url                string
+	trust              *tls.Config // nil for the system's
+	compress, takeover bool
+	plain              bool // it only echoes
 }
 
 var peers = []peer{
@@ -50,7 +58,7 @@ func TestGoPeers(t *testing.T) {
 					if secure {
 						trust = srv.Client().Transport.(*http.Transport).TLSClientConfig
 					}
-					p.client(t, url, trust, compression != nil, takeover)
+					p.client(t, server{url: url, trust: trust, compress: compression != nil, takeover: takeover})
 				})
 			}
 		}
@@ -130,34 +138,35 @@ func gorillaServer(compress, _ bool) http.Handler {
 	})
 }
 
-func gorillaClient(t *testing.T, url string, trust *tls.Config, compress, _ bool) {
-	dialer := gorilla.Dialer{EnableCompression: compress, TLSClientConfig: trust}
+func gorillaClient(t *testing.T, with server) {
+	dialer := gorilla.Dialer{EnableCompression: with.compress, TLSClientConfig: with.trust}
 	dial := func() *gorilla.Conn {
-		c, resp, err := dialer.Dial(url, nil)
+		c, resp, err := dialer.Dial(with.url, nil)
 		require.NoError(t, err)
-		require.Equal(t, compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
+		require.Equal(t, with.compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
 		t.Cleanup(func() { c.Close() })
 		_ = c.SetReadDeadline(time.Now().Add(8 * time.Second))
 		return c
 	}
 	c := dial()
-	echo(t, func(typ int, msg []byte) error { return c.WriteMessage(typ, msg) }, c.ReadMessage)
+	echo(t, with, func(typ int, msg []byte) error { return c.WriteMessage(typ, msg) }, c.ReadMessage)
 	pongs := 0
 	c.SetPongHandler(func(string) error { pongs++; return nil })
 	require.NoError(t, c.WriteControl(gorilla.PingMessage, []byte("x"), time.Now().Add(time.Second)))
-	require.NoError(t, c.WriteMessage(gorilla.TextMessage, []byte("close:4001:bye")))
-	_, _, err := c.ReadMessage()
-	require.Equal(t, &gorilla.CloseError{Code: 4001, Text: "bye"}, err)
-	require.Equal(t, 1, pongs)
-
-	c = dial()
+	if !with.plain {
+		require.NoError(t, c.WriteMessage(gorilla.TextMessage, []byte("close:4001:bye")))
+		_, _, err := c.ReadMessage()
+		require.Equal(t, &gorilla.CloseError{Code: 4001, Text: "bye"}, err)
+		require.Equal(t, 1, pongs)
+		c = dial()
+	}
 	require.NoError(t, c.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(4002, "see you"), time.Now().Add(time.Second)))
-	_, _, err = c.ReadMessage()
+	_, _, err := c.ReadMessage()
 	require.Equal(t, &gorilla.CloseError{Code: 4002, Text: "see you"}, err)
 }
 
 // echo has the middle of a conversation; the types of messages are those of gorilla.
-func echo(t *testing.T, write func(typ int, msg []byte) error, read func() (int, []byte, error)) {
+func echo(t *testing.T, with server, write func(typ int, msg []byte) error, read func() (int, []byte, error)) {
 	exchange := func(typ int, msg []byte, want func([]byte) bool) {
 		t.Helper()
 		done := make(chan error, 1)
@@ -174,6 +183,9 @@ func echo(t *testing.T, write func(typ int, msg []byte) error, read func() (int,
 	}
 	for _, b := range binaries {
 		exchange(gorilla.BinaryMessage, b, func(got []byte) bool { return bytes.Equal(got, b) })
+	}
+	if with.plain {
+		return
 	}
 	exchange(gorilla.TextMessage, []byte("fragments"), func(got []byte) bool { return string(got) == "one two three" })
 	exchange(gorilla.TextMessage, []byte("ping"), func(got []byte) bool { return string(got) == "pong" })
@@ -260,24 +272,28 @@ func errorsAs(err error, target *coder.CloseError) bool {
 	return false
 }
 
-func coderClient(t *testing.T, url string, trust *tls.Config, compress, takeover bool) {
+func coderClient(t *testing.T, with server) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
-	opts := &coder.DialOptions{CompressionMode: coderMode(compress, takeover)}
-	if trust != nil {
-		opts.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
+	opts := &coder.DialOptions{CompressionMode: coderMode(with.compress, with.takeover)}
+	if with.trust != nil {
+		opts.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: with.trust}}
 	}
 	dial := func() *coder.Conn {
-		c, resp, err := coder.Dial(ctx, url, opts)
+		c, resp, err := coder.Dial(ctx, with.url, opts)
 		require.NoError(t, err)
-		require.Equal(t, compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
+		require.Equal(t, with.compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
 		t.Cleanup(func() { _ = c.CloseNow() })
 		c.SetReadLimit(8 << 20)
 		return c
 	}
 	c := dial()
-	echo(t, func(typ int, msg []byte) error { return c.Write(ctx, coder.MessageType(typ), msg) },
+	echo(t, with, func(typ int, msg []byte) error { return c.Write(ctx, coder.MessageType(typ), msg) },
 		func() (int, []byte, error) { typ, msg, err := c.Read(ctx); return int(typ), msg, err })
+	if with.plain {
+		require.NoError(t, c.Close(4002, "see you"))
+		return
+	}
 	pinged := make(chan error, 1)
 	go func() { pinged <- c.Ping(ctx) }()
 	read := make(chan error, 1)
@@ -369,14 +385,14 @@ func gwsServer(compress, takeover bool) http.Handler {
 	})
 }
 
-func gwsClient(t *testing.T, url string, trust *tls.Config, compress, takeover bool) {
+func gwsClient(t *testing.T, with server) {
 	dial := func() (*gws.Conn, *gwsHandler) {
 		h := &gwsHandler{inbox: make(chan gwsMessage, 100), pong: make(chan string, 1)}
 		c, resp, err := gws.NewClient(h, &gws.ClientOption{
-			Addr: url, TlsConfig: trust, PermessageDeflate: gwsDeflate(compress, takeover), ReadMaxPayloadSize: 8 << 20, WriteMaxPayloadSize: 8 << 20,
+			Addr: with.url, TlsConfig: with.trust, PermessageDeflate: gwsDeflate(with.compress, with.takeover), ReadMaxPayloadSize: 8 << 20, WriteMaxPayloadSize: 8 << 20,
 		})
 		require.NoError(t, err)
-		require.Equal(t, compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
+		require.Equal(t, with.compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
 		go c.ReadLoop()
 		return c, h
 	}
@@ -389,16 +405,17 @@ func gwsClient(t *testing.T, url string, trust *tls.Config, compress, takeover b
 			return 0, nil, fmt.Errorf("timed out")
 		}
 	}
-	echo(t, func(typ int, msg []byte) error { return c.WriteMessage(gws.Opcode(typ), msg) }, read)
+	echo(t, with, func(typ int, msg []byte) error { return c.WriteMessage(gws.Opcode(typ), msg) }, read)
 	require.NoError(t, c.WritePing([]byte("abc")))
 	require.Equal(t, "abc", <-h.pong)
-	require.NoError(t, c.WriteString("close:4001:bye"))
-	_, _, err := read()
-	ce, ok := err.(*gws.CloseError)
-	require.True(t, ok, "%v", err)
-	require.Equal(t, "4001 bye", fmt.Sprintf("%d %s", ce.Code, ce.Reason))
-
-	c, h = dial()
+	if !with.plain {
+		require.NoError(t, c.WriteString("close:4001:bye"))
+		_, _, err := read()
+		ce, ok := err.(*gws.CloseError)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "4001 bye", fmt.Sprintf("%d %s", ce.Code, ce.Reason))
+		c, h = dial()
+	}
 	require.NoError(t, c.WriteClose(4002, []byte("see you")))
 	require.Error(t, (<-h.inbox).err)
 }

@@ -174,8 +174,9 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// Node has a client of its own since version 22, and behind a flag before.
-func TestNodeBuiltin(t *testing.T) {
+// nodeBuiltin returns Node's own client: there since version 22, and behind a flag before.
+func nodeBuiltin(t *testing.T) script {
+	t.Helper()
 	version, err := exec.Command("node", "--version").Output()
 	need(t, err)
 	var major int
@@ -185,6 +186,11 @@ func TestNodeBuiltin(t *testing.T) {
 	if major < 22 {
 		s.command = []string{"node", "--experimental-websocket"}
 	}
+	return s
+}
+
+func TestNodeBuiltin(t *testing.T) {
+	s := nodeBuiltin(t)
 	for name, ours := range compressions {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -1,4 +1,4 @@
-// An echo server with the commands of ../conversation.go. Prints its port.
+// An echo server with the commands of ../conversation_test.go. Prints its port.
 "use strict";
 const fs = require("fs");
 const { WebSocketServer } = require("ws");
