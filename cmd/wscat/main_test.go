@@ -74,7 +74,7 @@ func handle(t *testing.T, f func(ctx context.Context, c *websocket.Conn, r *http
 
 func TestConversation(t *testing.T) {
 	url := serve(t, websocket.AcceptOptions{})
-	for _, args := range [][]string{{"-n", "2"}, {"-wait", "100ms"}} {
+	for _, args := range [][]string{{"-n", "2"}, {"-wait", "1s"}} {
 		status, stdout, stderr := wscat(t, "Hello\r\nagain", append(args, url+"/ws")...)
 		assert.Equal(t, statusDone, status)
 		assert.Equal(t, "Server: Hello. You said: Hello\nServer: Hello. You said: again\n", stdout)
@@ -204,7 +204,7 @@ func TestBroken(t *testing.T) {
 
 func TestPing(t *testing.T) {
 	url := serve(t, websocket.AcceptOptions{})
-	status, _, stderr := wscat(t, "", "-ping", "10ms", "-wait", "100ms", "-v", url+"/echo")
+	status, _, stderr := wscat(t, "", "-ping", "300ms", "-wait", "1s", "-v", url+"/echo")
 	assert.Equal(t, statusDone, status)
 	assert.Contains(t, stderr, "Pong after")
 
