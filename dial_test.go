@@ -178,7 +178,8 @@ func TestDialSchemes(t *testing.T) {
 	plain, secure := newServer(t, echo(t, nil)), newTLSServer(t, echo(t, nil))
 	for _, srv := range []*httptest.Server{plain, secure} {
 		for _, u := range []string{srv.URL, wsURL(srv), strings.ToUpper(srv.URL[:3]) + srv.URL[3:]} {
-			c, resp, err := Dial(t.Context(), u, &DialOptions{HTTPClient: srv.Client()})
+			// Without KeepAlive no read sets a deadline: one that Dial left would show.
+			c, resp, err := Dial(t.Context(), u, &DialOptions{HTTPClient: srv.Client(), KeepAlive: -1})
 			require.NoError(t, err)
 			assert.Equal(t, "HTTP/1.1", resp.Proto)
 			assertEchoes(t, c)
@@ -391,6 +392,91 @@ func TestDialRedirect(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "moved", string(text))
 	})
+}
+
+// A connection that was reported for a request which was redirected is not ours.
+func TestDialRedirectForgetsConnection(t *testing.T) {
+	srv := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			http.Redirect(w, r, "/ws", http.StatusFound)
+			return
+		}
+		echo(t, nil).ServeHTTP(w, r)
+	}))
+	rt := roundTripper(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Path == "/ws" {
+			r = r.WithContext(context.Background()) // hides the connection
+		}
+		return srv.Client().Transport.RoundTrip(r)
+	})
+	c, _, err := Dial(t.Context(), wsURL(srv)+"/", &DialOptions{HTTPClient: &http.Client{Transport: rt}})
+	require.NoError(t, err)
+	defer c.Close()
+	assert.Nil(t, c.nc.(*bodyConn).conn)
+	assertEchoes(t, c)
+}
+
+func TestDialCompression(t *testing.T) {
+	offered := make(chan []string, 1)
+	compressing := echo(t, &AcceptOptions{Compression: &Compression{}})
+	srv := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		offered <- r.Header.Values("Sec-WebSocket-Extensions")
+		if r.URL.Path == "/off" {
+			echo(t, nil).ServeHTTP(w, r)
+			return
+		}
+		compressing.ServeHTTP(w, r)
+	}))
+	for _, test := range []struct {
+		path        string
+		compression *Compression
+		agreed      bool
+	}{
+		{"/on", nil, false},
+		{"/off", &Compression{}, false},
+		{"/on", &Compression{}, true},
+		{"/on", &Compression{ContextTakeover: true, WindowBits: 12}, true},
+	} {
+		c, resp, err := Dial(t.Context(), wsURL(srv)+test.path, &DialOptions{Compression: test.compression})
+		require.NoError(t, err)
+		if test.compression == nil {
+			assert.Empty(t, <-offered)
+		} else {
+			assert.Equal(t, []string{test.compression.offer()}, <-offered)
+		}
+		response := resp.Header.Get("Sec-WebSocket-Extensions")
+		assert.Equal(t, test.agreed, strings.HasPrefix(response, "permessage-deflate"), response)
+		assertEchoes(t, c)
+		c.Close()
+	}
+}
+
+// Section 9.1: the server may not invent, repeat or garble an extension.
+func TestDialCompressionRefused(t *testing.T) {
+	for name, extensions := range map[string]string{
+		"other extension":   "x-other",
+		"unknown parameter": "permessage-deflate; x-other",
+		"twice":             "permessage-deflate, permessage-deflate",
+		"malformed":         "permessage-deflate;",
+		"empty":             "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := rawServer(t, func(nc net.Conn, r *http.Request) {
+				extra := http.Header{"Sec-Websocket-Extensions": {extensions}}
+				response := acceptResponse(r.Header.Get("Sec-WebSocket-Key"), "", "", nil)
+				var b bytes.Buffer
+				b.Write(bytes.TrimSuffix(response, []byte("\r\n")))
+				_ = extra.Write(&b)
+				b.WriteString("\r\n")
+				_, _ = nc.Write(b.Bytes())
+				_, _ = nc.Read(make([]byte, 1))
+			})
+			c, resp, err := Dial(t.Context(), "ws://"+addr, &DialOptions{HTTPClient: freshClient(t), Compression: &Compression{}})
+			assert.Nil(t, c)
+			assert.NotNil(t, resp)
+			assertOnePrefix(t, err)
+		})
+	}
 }
 
 func TestDialCookies(t *testing.T) {
@@ -676,7 +762,8 @@ func TestDialOutlivesContextAndTimeout(t *testing.T) {
 		for _, rt := range []http.RoundTripper{inner, roundTripper(func(r *http.Request) (*http.Response, error) {
 			resp, err := inner.RoundTrip(r)
 			if err == nil {
-				context.AfterFunc(r.Context(), func() { resp.Body.Close() })
+				body := resp.Body
+				context.AfterFunc(r.Context(), func() { body.Close() })
 				reqCtx = r.Context()
 			}
 			return resp, err

@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/fips140"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -190,6 +193,17 @@ func TestAcceptKey(t *testing.T) {
 	}
 }
 
+// Where only the algorithms of FIPS 140 are allowed, SHA-1 would panic.
+func TestAcceptKeyFIPS140(t *testing.T) {
+	if fips140.Enforced() || runtime.GOOS == "js" {
+		t.Skip("runs itself as a command")
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestAcceptKey$", "-test.count=1")
+	cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
 // Line ends, which the decoder of base64 skips, do not arrive by HTTP, but a Request may be
 // made by other means.
 func TestAcceptKeyWithLineEnd(t *testing.T) {
@@ -243,6 +257,16 @@ func TestAcceptWriteFails(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	assertOnePrefix(t, err)
 	assert.True(t, w.conn.closed)
+}
+
+// Hijack of a middleware may have no buffers to return.
+func TestAcceptWithoutBuffers(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go io.Copy(io.Discard, theirs)
+	c, err := Accept(pipeWriter{httptest.NewRecorder(), ours}, handshakeRequest(), nil)
+	require.NoError(t, err)
+	assert.NoError(t, c.Close())
 }
 
 func TestAcceptCannotHijack(t *testing.T) {
