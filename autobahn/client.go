@@ -59,9 +59,10 @@ func echoStreams(ctx context.Context, c *websocket.Conn) error {
 
 // A fuzzing is the suite's fuzzing server as its client sees it: a path for each thing that can be asked of it.
 type fuzzing struct {
-	addr  string
-	agent string
-	echo  echoFunc
+	addr     string
+	agent    string
+	echo     echoFunc
+	takeover bool
 }
 
 // drive runs all cases and has the reports written. It gives up when ended is closed.
@@ -147,7 +148,7 @@ func (f fuzzing) visit(ctx context.Context, path string, query url.Values, do ec
 	}
 	target := url.URL{Scheme: "ws", Host: f.addr, Path: path, RawQuery: values.Encode()}
 	c, _, err := websocket.Dial(ctx, target.String(), &websocket.DialOptions{
-		Compression:    &websocket.Compression{ContextTakeover: true},
+		Compression:    &websocket.Compression{ContextTakeover: f.takeover},
 		MaxMessageSize: maxMessageSize,
 	})
 	if err != nil {

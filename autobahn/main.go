@@ -54,6 +54,7 @@ type options struct {
 	container string
 	jobs      int
 	race      bool
+	takeover  bool // compression on both sides is with context takeover
 }
 
 // run is the program. It returns the exit status: 0 if all is as expected, 1 if not, 2 if the suite could not be run.
@@ -80,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // parseOptions reads the command line. Its error is flag.ErrHelp if help was asked for, and given.
 func parseOptions(args []string, help io.Writer) (*options, error) {
 	opts := new(options)
-	var role, agentNames, cases string
+	var role, agentNames, cases, compression string
 	flags := flag.NewFlagSet("autobahn", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
@@ -91,6 +92,7 @@ func parseOptions(args []string, help io.Writer) (*options, error) {
 	flags.StringVar(&opts.suiteDir, "suite", "", "`directory` in which the suite is installed (default one in the user's cache directory)")
 	flags.StringVar(&opts.container, "container", "", "run the suite's container image with this `program`, docker or podman, instead of Python 2.7")
 	flags.IntVar(&opts.jobs, "jobs", runtime.NumCPU(), "how many agents are tested at the same `time`")
+	flags.StringVar(&compression, "compression", "takeover", "`mode` of compression of what is tested: takeover, in which messages may refer to earlier ones, or on")
 	flags.BoolVar(&opts.race, "race", false, "build echod with the race detector")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -106,6 +108,9 @@ func parseOptions(args []string, help io.Writer) (*options, error) {
 	}
 	if opts.jobs < 1 {
 		return nil, errors.New("-jobs must be at least 1")
+	}
+	if opts.takeover = compression == "takeover"; !opts.takeover && compression != "on" {
+		return nil, fmt.Errorf("-compression is takeover or on, not %q", compression)
 	}
 	if opts.agents, err = selectAgents(role, agentNames); err != nil {
 		return nil, err
@@ -180,10 +185,10 @@ func runAgents(ctx context.Context, opts *options, out io.Writer) (results []*re
 	if err != nil {
 		return nil, nil, err
 	}
-	run := &suiteRun{suite: suite, cases: opts.cases, progress: newProgress(len(expected().subset(opts.cases)))}
+	run := &suiteRun{suite: suite, cases: opts.cases, takeover: opts.takeover, progress: newProgress(len(expected().subset(opts.cases)))}
 	var server *echod
 	if slices.ContainsFunc(opts.agents, agent.isServer) {
-		server, err = startEchod(ctx, opts.race, logf)
+		server, err = startEchod(ctx, opts, logf)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -34,7 +34,7 @@ func TestParseOptions(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-role", "peer"}, {"-agents", "echo,nobody"}, {"-role", "client", "-agents", "echo"}, {"-cases", "8"},
-		{"-jobs", "0"}, {"-unknown"}, {"argument"},
+		{"-jobs", "0"}, {"-compression", "off"}, {"-unknown"}, {"argument"},
 	} {
 		t.Run("bad "+strings.Join(args, " "), func(t *testing.T) {
 			_, err := parseOptions(args, io.Discard)
@@ -47,7 +47,7 @@ func TestHelpListsTheFlags(t *testing.T) {
 	var help strings.Builder
 	_, err := parseOptions([]string{"-h"}, &help)
 	require.ErrorIs(t, err, flag.ErrHelp)
-	for _, name := range []string{"-agents", "-cases", "-container", "-jobs", "-out", "-race", "-role", "-suite"} {
+	for _, name := range []string{"-agents", "-cases", "-compression", "-container", "-jobs", "-out", "-race", "-role", "-suite"} {
 		assert.Contains(t, help.String(), "\n  "+name)
 	}
 	assert.Contains(t, help.String(), "echo-netconn")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -84,7 +85,7 @@ type echod struct {
 }
 
 // startEchod builds echod and starts it on a free port of the loopback interface.
-func startEchod(ctx context.Context, race bool, logf func(string, ...any)) (_ *echod, err error) {
+func startEchod(ctx context.Context, opts *options, logf func(string, ...any)) (_ *echod, err error) {
 	e := &echod{stderr: new(bytes.Buffer)}
 	e.dir, err = os.MkdirTemp("", "echod-")
 	if err != nil {
@@ -97,7 +98,7 @@ func startEchod(ctx context.Context, race bool, logf func(string, ...any)) (_ *e
 	}()
 	program := filepath.Join(e.dir, "echod.exe") // the suffix means something on Windows and does no harm elsewhere
 	build := []string{"build", "-o", program}
-	if race {
+	if opts.race {
 		build = append(build, "-race")
 	}
 	build = append(build, "github.com/strictws/websocket/cmd/echod")
@@ -113,7 +114,7 @@ func startEchod(ctx context.Context, race bool, logf func(string, ...any)) (_ *e
 		default:
 		}
 	}
-	e.process, err = start(ctx, append([]string{program}, echodArgs()...), os.Environ(), firstLine, io.Discard, e.stderr)
+	e.process, err = start(ctx, append([]string{program}, echodArgs(opts.takeover)...), os.Environ(), firstLine, io.Discard, e.stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +134,17 @@ func startEchod(ctx context.Context, race bool, logf func(string, ...any)) (_ *e
 	return e, nil
 }
 
-// echodArgs are all defaults but for the message limit, for which the suite's longest messages are too long.
-func echodArgs() []string {
-	return []string{"-addr", "127.0.0.1:0", "-max-message-size", fmt.Sprint(maxMessageSize), "-compression", "takeover", "-log-level", "warn"}
+// echodArgs are all defaults but for compression, which is off by default, and the message limit, for which the suite's
+// longest messages are too long.
+func echodArgs(takeover bool) []string {
+	compression := "on"
+	if takeover {
+		compression = "takeover"
+	}
+	return []string{
+		"-addr", "127.0.0.1:0", "-max-message-size", strconv.Itoa(maxMessageSize),
+		"-compression", compression, "-log-level", "warn",
+	}
 }
 
 // stop asks echod to drain and waits for it. Its error says that it had ended before, or how it ended wrongly.
@@ -165,6 +174,7 @@ func (e *echod) close() {
 type suiteRun struct {
 	suite      suite
 	cases      selection
+	takeover   bool
 	serverAddr string // echod's
 	progress   *progress
 }
@@ -215,7 +225,7 @@ func (run *suiteRun) test(ctx context.Context, a agent, r *result) {
 		return
 	}
 	if !a.isServer() {
-		server := fuzzing{addr: fmt.Sprintf("127.0.0.1:%d", port), agent: a.name, echo: a.echo}
+		server := fuzzing{addr: fmt.Sprintf("127.0.0.1:%d", port), agent: a.name, echo: a.echo, takeover: run.takeover}
 		if err := server.drive(ctx, wstest.ended); err != nil {
 			r.failf("%v", err)
 		}

@@ -41,7 +41,9 @@ func TestLineWriter(t *testing.T) {
 }
 
 func TestEchodArgs(t *testing.T) {
-	args := echodArgs()
+	args := echodArgs(true)
 	assert.Contains(t, args, "127.0.0.1:0", "the loopback interface, a free port")
 	assert.Contains(t, args, "16777216", "the longest message of cases 9.1.6 and 9.2.6")
+	assert.Contains(t, args, "takeover")
+	assert.Contains(t, echodArgs(false), "on")
 }

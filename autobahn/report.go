@@ -34,7 +34,21 @@ type caseReport struct {
 	HTTPRequest  string `json:"httpRequest"`  // the client's opening handshake
 	HTTPResponse string `json:"httpResponse"` // the server's
 
+	RemoteCloseCode *int `json:"remoteCloseCode"` // ours; nil if our Close frame had none, or there was none
+	ExpectedClose   struct {
+		ClosedByMe bool `json:"closedByMe"` // by the suite
+	} `json:"expectedClose"`
+
+	Traffic traffic `json:"trafficStats"` // of the cases that test compression
+
 	file string
+}
+
+// A traffic is what the suite received in a case, all messages together.
+type traffic struct {
+	Messages int `json:"incomingWebSocketMessages"`
+	Payload  int `json:"incomingOctetsAppLevel"`       // bytes as the application has them
+	Sent     int `json:"incomingOctetsWebSocketLevel"` // bytes in frames
 }
 
 // html returns the page that shows the report.
@@ -73,6 +87,24 @@ func (r *result) read() error {
 	return errors.Join(problems...)
 }
 
+// checkCloseCode is stricter than the suite, to which it is all the same whether an endpoint says why it fails the
+// connection or just drops TCP: RFC 6455 section 7.1.7 wants a Close frame with an appropriate code.
+func (c caseReport) checkCloseCode() []string {
+	if c.ExpectedClose.ClosedByMe || c.RemoteCloseCode != nil || c.BehaviorClose != "OK" {
+		return nil
+	}
+	return []string{"we failed the connection without a Close frame that has a code"}
+}
+
+// checkCompressed is stricter than the suite, to which an endpoint that agrees on compression and never does it is as
+// good as any. All of its texts and pictures get smaller in messages of 1 KiB.
+func (t traffic) checkCompressed() []string {
+	if t.Messages == 0 || t.Payload/t.Messages < 1024 || t.Sent < t.Payload {
+		return nil
+	}
+	return []string{fmt.Sprintf("we did not compress: %d bytes of messages took %d in frames", t.Payload, t.Sent)}
+}
+
 // String returns the outcome in the suite's words.
 func (o outcome) String() string { return o.Behavior + ", close " + o.BehaviorClose }
 
@@ -102,7 +134,7 @@ func (r *result) differences(want expectation) []difference {
 		}
 		switch {
 		case !isThere:
-			d.what = append(d.what, "missing: the suite did not report it")
+			d.what = append(d.what, "missing")
 		case !isExpected:
 			d.what = append(d.what, fmt.Sprintf("not among the expected cases; it is %v", got.outcome))
 		case got.outcome != expected:
@@ -110,6 +142,8 @@ func (r *result) differences(want expectation) []difference {
 		}
 		if isThere {
 			d.what = append(d.what, checkExtensions(got.HTTPRequest, got.HTTPResponse, needsExtension(id))...)
+			d.what = append(d.what, got.checkCloseCode()...)
+			d.what = append(d.what, got.Traffic.checkCompressed()...)
 		}
 		if len(d.what) > 0 {
 			diffs = append(diffs, d)
@@ -160,24 +194,29 @@ func summarize(out io.Writer, want expectation, results []*result, failures []st
 		for _, failure := range r.failures {
 			fmt.Fprintf(out, "\nFAIL %s: %s\n", r.agent, failure)
 		}
+		var missing []string
 		for _, d := range diffs[r] {
-			fmt.Fprintf(out, "\nFAIL %s: case %s", r.agent, d.id)
-			if d.report != nil {
-				fmt.Fprintf(out, ": %s", firstLine(d.report.Description))
+			if d.report == nil {
+				missing = append(missing, d.id)
+				continue
 			}
-			fmt.Fprintln(out)
+			fmt.Fprintf(out, "\nFAIL %s: case %s: %s\n", r.agent, d.id, firstLine(d.report.Description))
 			for _, line := range d.what {
 				fmt.Fprintf(out, "     %s\n", line)
 			}
-			if d.report != nil {
-				fmt.Fprintf(out, "     %s\n", d.report.html())
-			}
+			fmt.Fprintf(out, "     %s\n", d.report.html())
+		}
+		if len(missing) > 0 {
+			// One line: where the server or the suite died there can be hundreds.
+			fmt.Fprintf(out, "\nFAIL %s: missing, for the suite reports nothing of them (%d): %s\n", r.agent, len(missing), strings.Join(missing, " "))
 		}
 	}
 
 	fmt.Fprintf(out, "\nReports:\n")
 	for _, r := range results {
-		fmt.Fprintf(out, "  %s\n", filepath.Join(r.dir, "index.html"))
+		if len(r.cases) > 0 {
+			fmt.Fprintf(out, "  %s\n", filepath.Join(r.dir, "index.html"))
+		}
 	}
 	if ok {
 		fmt.Fprintf(out, "\nPASS: all cases are as expected, for all agents\n")

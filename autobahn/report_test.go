@@ -22,20 +22,25 @@ func reports(t *testing.T) *result {
 // wanted is what is expected of them: 2.1 is missing, 14.1.1 is not expected.
 func wanted(t *testing.T) expectation {
 	t.Helper()
-	s, err := expected().parseSelection("1.1.1,2.1,6.4.1,7.1.6,7.9.1,12.1.1,13.1.1,13.3.1")
+	s, err := expected().parseSelection("1.1.1,2.1,6.3.1,6.4.1,7.1.6,7.9.1,12.1.1,13.1.1,13.3.1")
 	require.NoError(t, err)
 	return expected().subset(s)
 }
 
 func TestReadReports(t *testing.T) {
 	r := reports(t)
-	require.Len(t, r.cases, 8)
+	require.Len(t, r.cases, 9)
 	c := r.cases["6.4.1"]
 	assert.Equal(t, outcome{"NON-STRICT", "OK"}, c.outcome)
 	assert.Equal(t, "Send invalid UTF-8 text message in 3 fragments (frames).", firstLine(c.Description))
 	assert.Contains(t, c.HTTPRequest, "GET /echo")
 	assert.Contains(t, c.HTTPResponse, "101 Switching Protocols")
 	assert.Equal(t, filepath.Join(r.dir, "echo_case_6_4_1.html"), c.html())
+	require.NotNil(t, c.RemoteCloseCode)
+	assert.Equal(t, 1007, *c.RemoteCloseCode)
+	assert.False(t, c.ExpectedClose.ClosedByMe)
+	assert.Nil(t, r.cases["6.3.1"].RemoteCloseCode)
+	assert.Equal(t, traffic{Messages: 1000, Payload: 16000, Sent: 16000}, r.cases["12.1.1"].Traffic)
 }
 
 func TestReadReportsThatAreBroken(t *testing.T) {
@@ -77,8 +82,9 @@ func TestDifferences(t *testing.T) {
 		got[d.id] = strings.Join(d.what, " / ")
 		order = append(order, d.id)
 	}
-	require.Equal(t, []string{"2.1", "6.4.1", "7.9.1", "13.1.1", "13.3.1", "14.1.1"}, order)
-	assert.Equal(t, "missing: the suite did not report it", got["2.1"])
+	require.Equal(t, []string{"2.1", "6.3.1", "6.4.1", "7.9.1", "13.1.1", "13.3.1", "14.1.1"}, order)
+	assert.Equal(t, "we failed the connection without a Close frame that has a code", got["6.3.1"])
+	assert.Equal(t, "missing", got["2.1"])
 	assert.Equal(t, "expected OK, close OK; got NON-STRICT, close OK / Actual events match at least one expected. / Connection was properly closed", got["6.4.1"])
 	assert.Contains(t, got["7.9.1"], "expected OK, close OK; got OK, close WRONG CODE")
 	assert.Contains(t, got["13.1.1"], "got UNIMPLEMENTED, close OK")
@@ -97,11 +103,11 @@ func TestSummaryOfDifferences(t *testing.T) {
 
 	assert.Contains(t, summary, `
 agent  1    2    6    7    12   13   all
-echo   1/1  0/1  0/1  1/2  1/1  0/2  3/8
+echo   1/1  0/1  0/2  1/2  1/1  0/2  3/9
 `)
 	assert.Contains(t, summary, "\nFAIL echod ended before it was stopped\n")
 	assert.Contains(t, summary, "\nFAIL echo: wstest: exit status 1\n")
-	assert.Contains(t, summary, "\nFAIL echo: case 2.1\n     missing: the suite did not report it\n")
+	assert.Contains(t, summary, "\nFAIL echo: missing, for the suite reports nothing of them (1): 2.1\n")
 	assert.Contains(t, summary, `
 FAIL echo: case 7.9.1: Send close with invalid close code 0
      expected OK, close OK; got OK, close WRONG CODE
@@ -139,4 +145,25 @@ func TestSummaryWithoutDifferences(t *testing.T) {
 		assert.False(t, summarize(&out, want, []*result{{agent: "echo"}}, nil))
 		assert.Contains(t, out.String(), "0/3")
 	})
+}
+
+func TestCheckCompressed(t *testing.T) {
+	assert.Empty(t, traffic{}.checkCompressed(), "a case without traffic")
+	assert.Empty(t, traffic{Messages: 1000, Payload: 16000, Sent: 16000}.checkCompressed(), "short messages need not be compressed")
+	assert.Empty(t, traffic{Messages: 1000, Payload: 1024000, Sent: 60000}.checkCompressed())
+	assert.Equal(t, []string{"we did not compress: 1024000 bytes of messages took 1024000 in frames"},
+		traffic{Messages: 1000, Payload: 1024000, Sent: 1024000}.checkCompressed())
+}
+
+func TestCheckCloseCode(t *testing.T) {
+	code := 1002
+	report := func(closedBySuite bool, code *int, behaviorClose string) caseReport {
+		c := caseReport{outcome: outcome{"OK", behaviorClose}, RemoteCloseCode: code}
+		c.ExpectedClose.ClosedByMe = closedBySuite
+		return c
+	}
+	assert.Empty(t, report(false, &code, "OK").checkCloseCode())
+	assert.Empty(t, report(true, nil, "OK").checkCloseCode(), "an answer to a Close without a code has none")
+	assert.Empty(t, report(false, nil, "FAILED").checkCloseCode(), "is a difference anyway")
+	assert.NotEmpty(t, report(false, nil, "OK").checkCloseCode())
 }

@@ -107,9 +107,18 @@ func installSteps(tool, env string) [][]string {
 		{"-m", "pip", "install", "incremental==16.10.1", "pyOpenSSL==19.1.0", "cryptography==3.3.2", "setuptools==44.0.0", "wheel==0.36.2"},
 		{"-m", "pip", "install", "--no-build-isolation", "Twisted==19.10.0"},
 		{"-m", "pip", "install", "--no-build-isolation", "autobahntestsuite==" + suiteVersion},
-		{"-c", "import autobahntestsuite as a, wsaccel; assert a.version == '" + suiteVersion + "', a.version"},
+		{"-c", checkInstalled, env},
 	}
 }
+
+// checkInstalled fails if the suite is not there in its version, or is not in the virtual environment but in the
+// Python that was found: that one belongs to the machine and must stay as it is.
+const checkInstalled = `
+import os, sys, autobahntestsuite, wsaccel
+assert autobahntestsuite.version == "` + suiteVersion + `", autobahntestsuite.version
+for module in autobahntestsuite, wsaccel:
+    assert os.path.realpath(module.__file__).startswith(os.path.realpath(sys.argv[1]) + os.sep), module.__file__
+`
 
 // installSuite returns the suite in dir. If it is not there, it is built beside it and moved when it is complete, so
 // that neither a failure nor a second installation at the same time can leave half of one.
@@ -145,12 +154,16 @@ func installSuite(ctx context.Context, python, dir string, logf func(string, ...
 		if i == 1 {
 			cmd.Env = append(cmd.Env, "PYTHONPATH="+tool)
 		}
-		logf("suite: step %d of %d: python %s", i+1, len(steps), strings.Join(args, " "))
+		said := strings.Join(args, " ")
+		if i == len(steps)-1 {
+			said = "-c (is all of it there?)"
+		}
+		logf("suite: step %d of %d: python %s", i+1, len(steps), said)
 		if output, err := cmd.CombinedOutput(); err != nil {
 			if cause := context.Cause(ctx); cause != nil {
 				return nil, cause
 			}
-			return nil, fmt.Errorf("installing the suite: python %s: %w\n%s%s", strings.Join(args, " "), err, lastLines(output, 25), installHint(output))
+			return nil, fmt.Errorf("installing the suite: python %s: %w\n%s%s", said, err, lastLines(output, 25), installHint(output))
 		}
 	}
 	// Programs of a virtual environment name its directory, but the suite is only ever run through its Python.

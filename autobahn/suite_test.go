@@ -149,7 +149,8 @@ func TestWriteSpecLeavesOtherThingsAlone(t *testing.T) {
 // fakePython is a shell script in the place of Python 2.7: it writes down how it is called, makes the virtual
 // environment, whose Python it is too, and fails at the step that has the file fail in its name.
 const fakePython = `#!/bin/sh
-echo "${PYTHONPATH:+with tool }$*" >> LOG
+echo "${PYTHONPATH:+with tool }$*" | tr '\n' ' ' >> LOG
+echo >> LOG
 case "$*" in *"$(cat FAIL)"*) echo "unable to execute 'gcc'"; exit 1;; esac
 if [ "$2" = virtualenv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
 `
@@ -203,6 +204,8 @@ func TestInstallSuite(t *testing.T) {
 	assert.Contains(t, steps[1], "with tool -m virtualenv")
 	assert.Contains(t, steps[2], "cryptography==3.3.2")
 	assert.NotContains(t, steps[2], "with tool")
+	assert.Contains(t, steps[5], "import os, sys, autobahntestsuite, wsaccel", "the last step checks what is there, and where")
+	assert.Regexp(t, `/cache/suite\.building-[0-9]+/venv$`, steps[5])
 
 	_, said, err = install()
 	require.NoError(t, err)
