@@ -873,39 +873,66 @@ func TestDialBuffered(t *testing.T) {
 	}
 }
 
-// A read that is cancelled loses nothing where deadlines are known; where not, it closes the
-// connection.
+// A read that is cancelled loses nothing.
 func TestDialCancelledRead(t *testing.T) {
 	srv := newServer(t, echo(t, nil))
 	tr := srv.Client().Transport
-	for name, test := range map[string]struct {
-		rt    http.RoundTripper
-		lives bool
-	}{
-		"Transport":          {tr, true},
-		"other RoundTripper": {roundTripper(tr.RoundTrip), true},
-		"no connection": {roundTripper(func(r *http.Request) (*http.Response, error) {
-			return tr.RoundTrip(r.WithContext(context.Background()))
-		}), false},
-	} {
+	for name, rt := range map[string]http.RoundTripper{"Transport": tr, "other RoundTripper": roundTripper(tr.RoundTrip)} {
 		t.Run(name, func(t *testing.T) {
-			c, _, err := Dial(t.Context(), wsURL(srv), &DialOptions{HTTPClient: &http.Client{Transport: test.rt}})
+			c, _, err := Dial(t.Context(), wsURL(srv), &DialOptions{HTTPClient: &http.Client{Transport: rt}})
 			require.NoError(t, err)
 			defer c.Close()
 			assertEchoes(t, c)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 			defer cancel()
 			_, _, err = c.Read(ctx, nil)
-			if test.lives {
-				require.ErrorIs(t, err, context.DeadlineExceeded)
-				assertEchoes(t, c)
-				return
-			}
-			require.Error(t, err)
-			_, _, err = c.Read(t.Context(), nil)
-			assert.ErrorIs(t, err, net.ErrClosed)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			assertEchoes(t, c)
 		})
 	}
+}
+
+// Where no deadlines are known, it closes the connection.
+func TestDialCancelledReadWithoutDeadlines(t *testing.T) {
+	srv := newServer(t, echo(t, nil))
+	reading := make(chan struct{}, 1)
+	rt := roundTripper(func(r *http.Request) (*http.Response, error) {
+		resp, err := srv.Client().Transport.RoundTrip(r.WithContext(context.Background()))
+		if err == nil {
+			resp.Body = noticedBody{resp.Body.(io.ReadWriteCloser), reading}
+		}
+		return resp, err
+	})
+	c, _, err := Dial(t.Context(), wsURL(srv), &DialOptions{HTTPClient: &http.Client{Transport: rt}})
+	require.NoError(t, err)
+	defer c.Close()
+	assertEchoes(t, c)
+	for len(reading) > 0 {
+		<-reading
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-reading
+		cancel()
+	}()
+	_, _, err = c.Read(ctx, nil)
+	require.Error(t, err)
+	_, _, err = c.Read(t.Context(), nil)
+	assert.ErrorIs(t, err, net.ErrClosed)
+}
+
+// noticedBody tells when it is read.
+type noticedBody struct {
+	io.ReadWriteCloser
+	reading chan struct{}
+}
+
+func (b noticedBody) Read(p []byte) (int, error) {
+	select {
+	case b.reading <- struct{}{}:
+	default:
+	}
+	return b.ReadWriteCloser.Read(p)
 }
 
 func TestDialRoundTripperWithoutWriter(t *testing.T) {
