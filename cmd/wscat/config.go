@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/strictws/websocket"
 )
@@ -31,6 +33,26 @@ type config struct {
 	quiet       bool
 }
 
+// An inputError says what is wrong with a message to send.
+type inputError struct{ what string }
+
+func (e *inputError) Error() string { return e.what }
+
+// message makes a message of an argument or a line.
+func (cfg *config) message(s string) (websocket.MessageType, []byte, error) {
+	if cfg.binary {
+		b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+		if err != nil {
+			return 0, nil, &inputError{fmt.Sprintf("%q is not hex", s)}
+		}
+		return websocket.Binary, b, nil
+	}
+	if !utf8.ValidString(s) {
+		return 0, nil, &inputError{fmt.Sprintf("%q is not UTF-8; -binary sends other bytes, in hex", s)}
+	}
+	return websocket.Text, []byte(s), nil
+}
+
 // parse reads the command line. Its error is flag.ErrHelp if help was asked for.
 func parse(args []string) (*config, error) {
 	cfg, flags := newFlags()
@@ -38,15 +60,20 @@ func parse(args []string) (*config, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	if flags.NArg() != 1 {
+	switch {
+	case flags.NArg() != 1:
 		return nil, fmt.Errorf("there must be one URL, and %d arguments are left", flags.NArg())
+	case cfg.timeout <= 0:
+		return nil, errors.New("-timeout must be positive")
+	case cfg.ping < 0 || cfg.wait < 0 || cfg.count < 0:
+		return nil, errors.New("-ping, -wait and -n may not be negative")
+	case len(cfg.closeReason) > 123 || !utf8.ValidString(cfg.closeReason):
+		return nil, errors.New("-close-reason must be UTF-8 of at most 123 bytes") // RFC 6455 section 5.5
 	}
 	cfg.url = flags.Arg(0)
-	if cfg.binary {
-		for _, m := range cfg.messages {
-			if _, err := parseHex(m); err != nil {
-				return nil, err
-			}
+	for _, m := range cfg.messages {
+		if _, _, err := cfg.message(m); err != nil {
+			return nil, err
 		}
 	}
 	return cfg, nil
@@ -59,12 +86,16 @@ func usage(w io.Writer) {
 Connects to a WebSocket server, sends each line of the standard input as a text message, and prints the messages that
 arrive, one a line: text as it is, binary as "binary: " and hex.
 
-After the end of the input, wscat prints what still arrives until it has been quiet for the time of -wait, and then
-closes the connection. Ctrl-C closes it at once.
+After the end of the input, wscat prints what still arrives until it has been quiet for the time of -wait, or ten
+times as long in all, and then closes the connection. With -n it waits for that many messages instead. Ctrl-C closes
+the connection at once; a second one does not wait for the server.
 
-Exit status: 0 if the connection was closed as it should be, 1 if the server could not be reached or refused the
-handshake, 2 for a mistake in the command line, 3 if the connection broke, a rule of the protocol was broken, the server
-closed with a code other than 1000 and 1001, or before -n messages had come.
+Exit status:
+  0  the connection was closed as it should be: by us, or by the server with 1000, 1001 or no code
+  1  the server could not be reached or refused the handshake
+  2  a mistake in the command line or the input
+  3  the connection broke, or a rule of the protocol was; the server closed with another code, or did not answer;
+     the output failed; or the end came, be it by Ctrl-C, before -n messages had come
 
 `)
 	flags.SetOutput(w)
@@ -72,9 +103,8 @@ closed with a code other than 1000 and 1001, or before -n messages had come.
 }
 
 func newFlags() (*config, *flag.FlagSet) {
-	cfg := new(config)
+	cfg := &config{closeCode: websocket.StatusNormalClosure}
 	cfg.options.Header = make(http.Header)
-	cfg.closeCode = websocket.StatusNormalClosure
 	flags := flag.NewFlagSet("wscat", flag.ContinueOnError)
 	flags.Usage = func() {}
 	header := func(s string) error {
@@ -85,7 +115,8 @@ func newFlags() (*config, *flag.FlagSet) {
 		cfg.options.Header.Add(name, strings.TrimSpace(value))
 		return nil
 	}
-	flags.Func("H", "`header` of the handshake, as \"Name: value\"; repeatable", header)
+	flags.Func("header", "`header` of the handshake, as \"Name: value\"; repeatable", header)
+	flags.Func("H", "short for -header", header)
 	flags.Func("origin", "`origin` to connect from, such as https://example.com", func(s string) error {
 		cfg.options.Header.Set("Origin", s)
 		return nil
@@ -112,8 +143,9 @@ func newFlags() (*config, *flag.FlagSet) {
 	flags.StringVar(&cfg.caFile, "ca", "", "trust the certificates in this PEM `file`, besides the system's")
 	flags.BoolVar(&cfg.insecure, "insecure", false, "trust any certificate")
 	flags.DurationVar(&cfg.timeout, "timeout", 30*time.Second, "how long the handshake may take")
-	flags.Int64Var(&cfg.options.MaxMessageSize, "max-message-size", -1, "longest message, in `bytes`, to receive; negative is no limit")
-	flags.DurationVar(&cfg.ping, "ping", 0, "send a Ping this often, and give up if it is not answered before the next one; 0 is never")
+	flags.Int64Var(&cfg.options.MaxMessageSize, "max-message-size", -1,
+		"longest message, in `bytes`, to receive; 0 is the library's default of 1 MiB, negative is no limit")
+	flags.DurationVar(&cfg.ping, "ping", 0, "send a Ping at once and then this often, and give up if one is not answered before the next; 0 is never")
 	flags.BoolVar(&cfg.binary, "binary", false, "what is sent is hex, and goes out as binary messages")
 	flags.Func("m", "send this `message` instead of the input; repeatable", func(s string) error {
 		cfg.messages = append(cfg.messages, s)
@@ -122,9 +154,10 @@ func newFlags() (*config, *flag.FlagSet) {
 	flags.IntVar(&cfg.count, "n", 0, "leave when this `number` of messages has come; 0 is no limit")
 	flags.DurationVar(&cfg.wait, "wait", time.Second, "how long it must be quiet after the end of the input, if there is no -n")
 	flags.Func("close-code", "status `code` to close with (default 1000)", func(s string) error {
-		var code uint16
-		if _, err := fmt.Sscan(s, &code); err != nil {
-			return errors.New("not a number of 16 bits")
+		code, err := strconv.ParseUint(s, 10, 16)
+		// RFC 6455 section 7.4 and the codes registered since.
+		if err != nil || (code < 1000 || code > 1003) && (code < 1007 || code > 1014) && (code < 3000 || code > 4999) {
+			return errors.New("not 1000 to 1003, 1007 to 1014 or 3000 to 4999")
 		}
 		cfg.closeCode = websocket.StatusCode(code)
 		return nil
@@ -133,13 +166,4 @@ func newFlags() (*config, *flag.FlagSet) {
 	flags.BoolVar(&cfg.verbose, "v", false, "print the response to the handshake, Pongs, and how the connection was closed")
 	flags.BoolVar(&cfg.quiet, "q", false, "print no messages")
 	return cfg, flags
-}
-
-// parseHex reads bytes in hex, with white space between them or not.
-func parseHex(s string) ([]byte, error) {
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		return nil, fmt.Errorf("%q is not hex", s)
-	}
-	return b, nil
 }

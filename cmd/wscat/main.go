@@ -3,10 +3,13 @@
 //	go run github.com/strictws/websocket/cmd/wscat ws://localhost:8080/ws
 //	echo Hello | go run github.com/strictws/websocket/cmd/wscat -n 1 ws://localhost:8080/ws
 //
-// wscat -h lists the flags and tells what the exit status means.
+// It connects, sends each line of the standard input as a text message and prints what arrives, binary messages in
+// hex. After the end of the input it waits a moment for answers. wscat -h lists the flags and tells what the exit
+// status means.
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -52,15 +56,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return status
 	}
 	defer c.Close()
-	s := &session{
-		cfg:         cfg,
-		c:           c,
-		stdout:      stdout,
-		stderr:      stderr,
-		interactive: isTerminal(stdin) && isTerminal(stdout),
-		received:    make(chan struct{}),
-		over:        make(chan error, 1),
-	}
+	s := newSession(cfg, c, stdout, stderr)
+	s.interactive = cfg.messages == nil && isTerminal(stdin) && isTerminal(stdout)
 	return s.run(ctx, stdin)
 }
 
@@ -81,14 +78,17 @@ func dial(ctx context.Context, cfg *config, stderr io.Writer) (*websocket.Conn, 
 			_ = resp.Header.Write(stderr)
 		}
 		if body, _ := io.ReadAll(resp.Body); len(body) > 0 {
-			fmt.Fprintf(stderr, "\n%s\n", body)
+			fmt.Fprintf(stderr, "\n%s\n\n", bytes.TrimSpace(body))
 		}
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "wscat: %v\n", err)
-		return nil, statusRefused
+	if err == nil {
+		return c, statusDone
 	}
-	return c, statusDone
+	fmt.Fprintf(stderr, "wscat: %v\n", err)
+	if tried, ok := errors.AsType[*url.Error](err); !ok || tried.Op != "dial" {
+		return nil, statusUsage // there was nothing that could be tried
+	}
+	return nil, statusRefused
 }
 
 // httpClient returns the client to connect with: nil, unless the trust in certificates is
@@ -115,12 +115,16 @@ func (cfg *config) httpClient() (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
-// isTerminal reports whether f is a character device: a terminal, as a rule.
+// isTerminal reports whether f is a character device but not the null device: a terminal, as a rule.
 func isTerminal(f any) bool {
 	file, ok := f.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull)
+	return err != nil || !os.SameFile(info, null)
 }

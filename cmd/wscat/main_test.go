@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -74,12 +78,10 @@ func handle(t *testing.T, f func(ctx context.Context, c *websocket.Conn, r *http
 
 func TestConversation(t *testing.T) {
 	url := serve(t, websocket.AcceptOptions{})
-	for _, args := range [][]string{{"-n", "2"}, {"-wait", "1s"}} {
-		status, stdout, stderr := wscat(t, "Hello\r\nagain", append(args, url+"/ws")...)
-		assert.Equal(t, statusDone, status)
-		assert.Equal(t, "Server: Hello. You said: Hello\nServer: Hello. You said: again\n", stdout)
-		assert.Empty(t, stderr)
-	}
+	status, stdout, stderr := wscat(t, "Hello\r\nagain", "-n", "2", url+"/ws")
+	assert.Equal(t, statusDone, status)
+	assert.Equal(t, "Server: Hello. You said: Hello\nServer: Hello. You said: again\n", stdout)
+	assert.Empty(t, stderr)
 }
 
 func TestOneShot(t *testing.T) {
@@ -89,19 +91,99 @@ func TestOneShot(t *testing.T) {
 	assert.Equal(t, "a\nb\n", stdout)
 	assert.Contains(t, stderr, "101 Switching Protocols")
 	assert.Contains(t, stderr, "permessage-deflate")
-	assert.Contains(t, stderr, "Closed with 1000")
+	assert.Contains(t, stderr, "wscat: closed with 1000")
 
 	status, stdout, _ = wscat(t, "", "-m", "a", "-n", "1", "-q", url+"/echo")
 	assert.Equal(t, statusDone, status)
 	assert.Empty(t, stdout)
 }
 
+func TestCompression(t *testing.T) {
+	url := serve(t, websocket.AcceptOptions{Compression: &websocket.Compression{ContextTakeover: true}})
+	long := strings.Repeat("all work and no play ", 100)
+	for mode, want := range map[string]struct{ agreed, takeover bool }{"off": {}, "on": {agreed: true}, "takeover": {true, true}} {
+		status, stdout, stderr := wscat(t, "", "-compression", mode, "-m", long, "-m", long, "-n", "2", "-v", url+"/echo")
+		assert.Equal(t, statusDone, status)
+		assert.Equal(t, long+"\n"+long+"\n", stdout)
+		assert.Equal(t, want.agreed, strings.Contains(stderr, "permessage-deflate"), mode)
+		assert.Equal(t, want.agreed && !want.takeover, strings.Contains(stderr, "no_context_takeover"), mode)
+	}
+}
+
+func TestMaxMessageSize(t *testing.T) {
+	url := serve(t, websocket.AcceptOptions{})
+	for size, want := range map[string]int{"3": statusBroken, "4": statusDone, "-1": statusDone} {
+		status, _, stderr := wscat(t, "", "-max-message-size", size, "-m", "four", "-n", "1", url+"/echo")
+		assert.Equal(t, want, status)
+		assert.Equal(t, want == statusBroken, strings.Contains(stderr, "1009"), stderr)
+	}
+}
+
+// What comes after the last message of -n is not printed, be it there already.
+func TestNoMoreThanAskedFor(t *testing.T) {
+	url := handle(t, func(ctx context.Context, c *websocket.Conn, _ *http.Request) {
+		for range 100 {
+			_ = c.Write(ctx, websocket.Text, []byte("m"))
+		}
+		_, _, _ = c.Read(ctx, nil)
+	})
+	for range 50 {
+		status, stdout, _ := wscat(t, "", "-n", "2", url)
+		assert.Equal(t, statusDone, status)
+		require.Equal(t, "m\nm\n", stdout)
+	}
+}
+
 func TestBinary(t *testing.T) {
 	url := serve(t, websocket.AcceptOptions{})
-	status, stdout, stderr := wscat(t, "00 01 ff\nno hex\n\n", "-binary", "-n", "2", url+"/echo")
+	status, stdout, stderr := wscat(t, "00 01 ff\n\n", "-binary", "-n", "2", url+"/echo")
 	assert.Equal(t, statusDone, status)
 	assert.Equal(t, "binary: 0001ff\nbinary: \n", stdout)
-	assert.Equal(t, "wscat: \"no hex\" is not hex\n", stderr)
+	assert.Empty(t, stderr)
+}
+
+// A line that cannot be sent ends a conversation that nobody types, by the closing handshake.
+func TestInput(t *testing.T) {
+	got := make(chan error, 1)
+	url := handle(t, func(ctx context.Context, c *websocket.Conn, _ *http.Request) {
+		for {
+			if _, _, err := c.Read(ctx, nil); err != nil {
+				got <- err
+				return
+			}
+		}
+	})
+	run := func(stdin io.Reader, args ...string) (status int, stderr string) {
+		var out, errs output
+		status = run(t.Context(), append(args, url), stdin, &out, &errs)
+		return status, errs.String()
+	}
+	for _, tt := range []struct {
+		stdin io.Reader
+		args  []string
+		want  string
+	}{
+		{strings.NewReader("00\nno hex\n"), []string{"-binary"}, "wscat: \"no hex\" is not hex\n"},
+		{strings.NewReader("fine\n\xff\n"), nil, "wscat: \"\\xff\" is not UTF-8; -binary sends other bytes, in hex\n"},
+		{iotest.ErrReader(errors.New("the disk is gone")), nil, "wscat: the disk is gone\n"},
+	} {
+		status, stderr := run(tt.stdin, append(tt.args, "-close-code", "3000")...)
+		assert.Equal(t, statusUsage, status)
+		assert.Equal(t, tt.want, stderr)
+		assert.Equal(t, &websocket.CloseError{Code: 3000}, <-got)
+	}
+}
+
+func TestOutputFails(t *testing.T) {
+	url := serve(t, websocket.AcceptOptions{})
+	r, w := io.Pipe()
+	r.CloseWithError(errors.New("the disk is full"))
+	var errs output
+	stdin, in := io.Pipe() // without an end
+	defer in.Close()
+	go func() { _, _ = io.WriteString(in, "a\n") }()
+	assert.Equal(t, statusBroken, run(t.Context(), []string{url + "/echo"}, stdin, w, &errs))
+	assert.Equal(t, "wscat: the disk is full\n", errs.String())
 }
 
 func TestHandshake(t *testing.T) {
@@ -110,13 +192,17 @@ func TestHandshake(t *testing.T) {
 		seen <- r
 		_, _, _ = c.Read(ctx, nil)
 	})
-	status, _, _ := wscat(t, "", "-H", "X-One: 1", "-H", "X-One:2", "-origin", strings.Replace(url, "ws", "http", 1),
+	status, _, _ := wscat(t, "", "-H", "X-One: 1", "-header", "X-One:2", "-origin", strings.Replace(url, "ws", "http", 1),
 		"-subprotocol", "a,b", "-subprotocol", "c", "-wait", "1ms", url)
 	assert.Equal(t, statusDone, status)
 	r := <-seen
 	assert.Equal(t, []string{"1", "2"}, r.Header["X-One"])
 	assert.Equal(t, strings.Replace(url, "ws", "http", 1), r.Header.Get("Origin"))
 	assert.Equal(t, "a, b, c", r.Header.Get("Sec-WebSocket-Protocol"))
+
+	status, _, _ = wscat(t, "", "-H", "Host: elsewhere.example", "-wait", "0", url)
+	assert.Equal(t, statusDone, status)
+	assert.Equal(t, "elsewhere.example", (<-seen).Host)
 }
 
 func TestRefused(t *testing.T) {
@@ -134,11 +220,21 @@ func TestRefused(t *testing.T) {
 	status, _, stderr = wscat(t, "", srv.URL)
 	assert.Equal(t, statusRefused, status)
 	assert.Contains(t, stderr, "refused")
+
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	start := time.Now()
+	status, _, stderr = wscat(t, "", "-timeout", "10ms", "ws://"+silent.Addr().String())
+	assert.Equal(t, statusRefused, status)
+	assert.Less(t, time.Since(start), 5*time.Second)
+	assert.Contains(t, stderr, "deadline exceeded")
 }
 
 func TestTLS(t *testing.T) {
 	s := &echo.Server{Logger: slog.New(slog.DiscardHandler)}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(s.Messages))
+	srv.EnableHTTP2 = true // which cannot be upgraded
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.StartTLS()
 	defer srv.Close()
@@ -181,8 +277,9 @@ func TestClosing(t *testing.T) {
 		assert.Equal(t, want, run(t.Context(), []string{url}, stdin, &out, &errs), code)
 		w.Close()
 		assert.Equal(t, want != statusDone, strings.Contains(errs.String(), "the server's reason"))
-		status, _, _ := wscat(t, "", "-n", "1", url)
+		status, _, stderr := wscat(t, "", "-n", "1", url)
 		assert.Equal(t, statusBroken, status, "a message is missing")
+		assert.Equal(t, want == statusDone, strings.Contains(stderr, "fewer than"))
 	}
 }
 
@@ -202,41 +299,43 @@ func TestBroken(t *testing.T) {
 	assert.Contains(t, stderr, "UTF-8")
 }
 
-func TestPing(t *testing.T) {
-	url := serve(t, websocket.AcceptOptions{})
-	status, _, stderr := wscat(t, "", "-ping", "300ms", "-wait", "1s", "-v", url+"/echo")
-	assert.Equal(t, statusDone, status)
-	assert.Contains(t, stderr, "Pong after")
-
-	ended := make(chan struct{})
-	mute := handle(t, func(context.Context, *websocket.Conn, *http.Request) { <-ended })
-	defer close(ended)
-	status, _, stderr = wscat(t, "", "-ping", "10ms", "-n", "1", mute)
-	assert.Equal(t, statusBroken, status)
-	assert.Contains(t, stderr, "no Pong within 10ms")
-}
-
 func TestInterrupt(t *testing.T) {
-	got := make(chan error, 1)
-	ctx, cancel := context.WithCancel(t.Context())
-	url := handle(t, func(ctx context.Context, c *websocket.Conn, _ *http.Request) {
-		_, _, _ = c.Read(ctx, nil)
-		cancel()
-		_, _, err := c.Read(ctx, nil)
-		got <- err
-	})
-	stdin, w := io.Pipe()
-	defer w.Close()
-	go func() { _, _ = io.WriteString(w, "line\n") }()
-	var out, errs output
-	assert.Equal(t, statusDone, run(ctx, []string{url}, stdin, &out, &errs))
-	assert.Equal(t, &websocket.CloseError{Code: 1000}, <-got)
+	for _, tt := range []struct {
+		args []string
+		want int
+	}{
+		{nil, statusDone},
+		{[]string{"-n", "1"}, statusBroken}, // a message is missing
+	} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		got := make(chan error, 1)
+		url := handle(t, func(ctx context.Context, c *websocket.Conn, _ *http.Request) {
+			_, _, _ = c.Read(ctx, nil)
+			interrupt()
+			_, _, err := c.Read(ctx, nil)
+			got <- err
+		})
+		stdin, w := io.Pipe()
+		defer w.Close()
+		go func() { _, _ = io.WriteString(w, "line\n") }()
+		var out, errs output
+		args := append(tt.args, "-close-code", "4001", url)
+		assert.Equal(t, tt.want, run(ctx, args, stdin, &out, &errs))
+		assert.Equal(t, &websocket.CloseError{Code: 4001}, <-got)
+		assert.Equal(t, tt.want == statusDone, errs.String() == "", errs.String())
+	}
 }
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"a", "b"}, {"-nonsense", "ws://x"}, {"-H", "no colon", "ws://x"}, {"-compression", "maybe", "ws://x"},
-		{"-close-code", "x", "ws://x"}, {"-close-code", "70000", "ws://x"}, {"-binary", "-m", "xyz", "ws://x"},
+		{"-close-code", "x", "ws://x"}, {"-close-code", "70000", "ws://x"}, {"-close-code", "1005", "ws://x"},
+		{"-close-code", "1000x", "ws://x"}, {"-close-reason", strings.Repeat("x", 124), "ws://x"},
+		{"-close-reason", "\xff", "ws://x"}, {"-binary", "-m", "xyz", "ws://x"}, {"-m", "\xff", "ws://x"},
+		{"-n", "-1", "ws://x"}, {"-wait", "-1s", "ws://x"}, {"-ping", "-1s", "ws://x"}, {"-timeout", "0", "ws://x"},
+		// Dial finds out about these.
+		{"localhost:8080"}, {"ftp://x"}, {"ws://"}, {"ws://x/%"}, {"-subprotocol", "a b", "ws://x"}, {"-H", "Upgrade: h2c", "ws://x"},
 	} {
 		status, stdout, stderr := wscat(t, "", args...)
 		assert.Equal(t, statusUsage, status, args)
@@ -247,4 +346,16 @@ func TestUsage(t *testing.T) {
 	assert.Equal(t, statusDone, status)
 	assert.Contains(t, stdout, "Exit status")
 	assert.Empty(t, stderr)
+}
+
+func TestIsTerminal(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	require.NoError(t, err)
+	defer null.Close()
+	file, err := os.Open("main.go")
+	require.NoError(t, err)
+	defer file.Close()
+	for _, f := range []any{null, file, strings.NewReader("")} {
+		assert.False(t, isTerminal(f))
+	}
 }
