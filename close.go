@@ -246,6 +246,9 @@ func (c *Conn) close(code StatusCode, err error) error {
 
 // drop closes TCP and ends what is pending. Halves that have no error yet get err.
 func (c *Conn) drop(err error) error {
+	if end := c.in.ending.get(); end != nil {
+		c.in.err.set(end)
+	}
 	c.in.err.set(err)
 	c.out.err.set(err)
 	c.mu.Lock()
@@ -285,6 +288,7 @@ func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, e
 	c.out.err.set(err)
 	if c.takeWire(ctx) == nil {
 		_ = c.sendClose(ctx, code, reason)
+		c.out.watch.watch(context.Background()) // cancel is no interrupt
 		c.releaseWire()
 	}
 }
@@ -300,6 +304,7 @@ func (c *Conn) receivedClose(ctx context.Context, payload []byte) error {
 	if c.out.err.get() == errClosed {
 		err = errClosed // an answer to our own Close
 	}
+	c.in.ending.set(err)
 	c.replyClose(ctx, ce.Code, ce.Reason, err)
 	// RFC 6455 section 7.1.1: the server closes TCP first, so that it and not the client
 	// holds the TIME_WAIT state.
@@ -314,6 +319,7 @@ func (c *Conn) receivedClose(ctx context.Context, payload []byte) error {
 // fail closes the connection for an error of the peer (RFC 6455 section 7.1.7). The caller
 // holds the read turn.
 func (c *Conn) fail(ctx context.Context, perr *ProtocolError) error {
+	c.in.ending.set(perr)
 	c.replyClose(ctx, perr.Code, perr.Reason, perr)
 	// Unread bytes turn a close into a reset, which can destroy our Close frame before the
 	// peer has read it (RFC 6455 section 7.1.1).
@@ -330,6 +336,7 @@ func (c *Conn) fail(ctx context.Context, perr *ProtocolError) error {
 func (c *Conn) linger(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lingerTimeout)
 	defer cancel()
+	defer c.in.watch.watch(context.Background()) // cancel is no interrupt
 	b := getBuffer(maxControlPayloadSize)
 	defer putBuffer(b)
 	for {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -282,6 +283,18 @@ func TestShutdown(t *testing.T) {
 			defer cancel()
 			require.ErrorIs(t, c.Shutdown(ctx, 1000, ""), context.DeadlineExceeded)
 			require.ErrorIs(t, <-written, net.ErrClosed)
+		})
+	})
+	t.Run("the Close frame cannot be sent", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			peer.Close()
+			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), syscall.EPIPE)
+			select {
+			case <-c.over:
+			default:
+				require.Fail(t, "TCP was not dropped")
+			}
 		})
 	})
 	t.Run("what may not be sent", func(t *testing.T) {

@@ -438,3 +438,24 @@ func TestBytesOfTheHandshakeAreRead(t *testing.T) {
 		})
 	}
 }
+
+// The bounds on a closing handshake are no interrupts, which would close such a connection.
+func TestClosingWithoutDeadlines(t *testing.T) {
+	for _, client := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			c := newConn(noDeadlines{nc}, nil, config{client: client})
+			send(t, peer, closeFrame(4000, "bye", !client))
+			_, _, err := c.Read(t.Context(), nil)
+			require.Equal(t, &CloseError{4000, "bye"}, err)
+			peer.Close()
+
+			nc, peer = newPipe()
+			c = newConn(noDeadlines{nc}, nil, config{client: client})
+			send(t, peer, frame(true, 3, "", !client))
+			_, _, err = c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errReservedOpcode))
+			peer.Close()
+		})
+	}
+}

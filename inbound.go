@@ -45,8 +45,9 @@ type inbound struct {
 	limit int64         // on the size of a message
 	tick  time.Duration // half the keepalive interval, 0 if there is none
 
-	err   firstError // why reading is over
-	watch watcher
+	err    firstError // why reading is over
+	ending firstError // why it will be, once the closing is through
+	watch  watcher
 
 	// Bytes that arrived and were not consumed: buf[r:w]. buf is small while nothing is there.
 	buf    []byte

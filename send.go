@@ -192,7 +192,17 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 // first byte was sent.
 func (c *Conn) writeFailed(ctx context.Context, sent int, err error) error {
 	if ctx.Err() == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-		return c.out.err.set(fmt.Errorf("websocket: write: %w", err))
+		err = fmt.Errorf("websocket: write: %w", err)
+		first := c.out.err.set(err)
+		if first != errClosed {
+			return first
+		}
+		select {
+		case <-c.over:
+			return errClosed
+		default:
+			return err // of the Close frame of Shutdown
+		}
 	}
 	if sent > 0 || c.out.fragile {
 		c.drop(errWriteCut)
