@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -20,19 +21,22 @@ func TestBrowser(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	need(t, err)
 	echod := buildEchod(t)
-	for _, mode := range []string{"off", "on", "takeover"} {
+	for mode, agreed := range map[string]string{"off": "", "on": noTakeover, "takeover": "permessage-deflate"} {
 		t.Run("compression "+mode, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			addr := startEchod(t, ctx, echod, "-compression", mode)
 
-			// Chromium may still be writing when the test is over, which t.TempDir does not forgive.
+			url, w := tap(t, "ws://"+addr)
+			page := "http" + strings.TrimPrefix(url, "ws")
+
+			// Not t.TempDir, which does not forgive what the last of Chromium's processes may yet write.
 			profile, err := os.MkdirTemp("", "profile-")
 			require.NoError(t, err)
 			t.Cleanup(func() { _ = os.RemoveAll(profile) })
 			opts := append(chromedp.DefaultExecAllocatorOptions[:],
 				chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 860),
-				chromedp.UserDataDir(profile),
+				chromedp.UserDataDir(profile), chromedp.Env("TMPDIR="+profile),
 				chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
 			ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, opts...)
 			defer cancelAllocator()
@@ -45,24 +49,38 @@ func TestBrowser(t *testing.T) {
 			var extensions string
 			var screenshot []byte
 			require.NoError(t, chromedp.Run(ctx,
-				chromedp.Navigate("http://"+addr+"/"),
+				chromedp.Navigate(page),
 				chromedp.Click("#connect button", chromedp.ByQuery),
 				chromedp.WaitVisible(`//*[@id="state"][text()="connected"]`, chromedp.BySearch),
-				chromedp.SetValue("#message", "Hello from a browser", chromedp.ByQuery),
-				chromedp.Click("#send button", chromedp.ByQuery),
-				received("Server: Hello. You said: Hello from a browser"),
 				chromedp.SetValue("#message", strings.Repeat("again and ", 500)+"again", chromedp.ByQuery),
 				chromedp.Click("#send button", chromedp.ByQuery),
 				received("Server: Hello. You said: again and"),
+				chromedp.SetValue("#message", "Hello from ", chromedp.ByQuery),
+				chromedp.SendKeys("#message", "a browser", chromedp.ByQuery), // by keys
+				chromedp.Click("#send button", chromedp.ByQuery),
+				received("Server: Hello. You said: Hello from a browser"),
 				chromedp.Text("#extensions", &extensions, chromedp.ByQuery),
 				chromedp.SetValue("#code", "4321", chromedp.ByQuery),
 				chromedp.SetValue("#reason", "enough", chromedp.ByQuery),
 				chromedp.Click("#close button", chromedp.ByQuery),
-				received("4321"),
+				received("4321 “enough” · wasClean: true"),
 				chromedp.WaitVisible(`//*[@id="state"][text()="not connected"]`, chromedp.BySearch),
 				chromedp.CaptureScreenshot(&screenshot),
 			))
-			require.Equal(t, mode != "off", strings.Contains(extensions, "permessage-deflate"), extensions)
+			require.NoError(t, chromedp.Cancel(ctx)) // ends its connections, and so the relay's
+
+			links := w.notes(t)
+			require.Len(t, links, 1)
+			talk := links[0]
+			require.NoError(t, talk.fromClient.unexpected)
+			require.NoError(t, talk.fromServer.unexpected)
+			require.Equal(t, agreed, talk.extensions)
+			require.Equal(t, cmp.Or(agreed, "none"), extensions, "what the page shows")
+			for _, s := range []side{talk.fromClient, talk.fromServer} {
+				require.Len(t, s.messages, 2)
+				require.Equal(t, agreed != "", s.messages[0].compressed, "the long one")
+				require.Equal(t, []string{"4321 enough"}, s.closes)
+			}
 			if dir := os.Getenv("SCREENSHOTS"); dir != "" {
 				require.NoError(t, os.MkdirAll(dir, 0o755))
 				require.NoError(t, os.WriteFile(filepath.Join(dir, "echod-"+mode+".png"), screenshot, 0o644))

@@ -22,14 +22,14 @@ import (
 //
 //	close:CODE:REASON   it closes with these
 //	last                it answers with code and reason of the last connection that ended
-//	fragments           it answers "one two three" in three fragments
-//	ping                it pings, and answers "pong ..." when the Pong has come
+//	fragments:TEXT      it answers TEXT in several fragments
+//	ping                it pings, and answers "pong" when the Pong has come
 
 // payloads are the messages of a conversation.
 func payloads() (texts []string, binaries [][]byte) {
 	texts = []string{"", "Hello", strings.Repeat("é漢字😀", 1000)}
-	for range 3 { // with context takeover these refer to each other
-		texts = append(texts, `{"a":"`+strings.Repeat("b", 1000)+`"}`)
+	for range alikeCount { // with context takeover these refer to each other
+		texts = append(texts, noise(alikeSize))
 	}
 	for _, size := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20} {
 		b := make([]byte, size)
@@ -41,10 +41,23 @@ func payloads() (texts []string, binaries [][]byte) {
 	return texts, binaries
 }
 
+// long is a text that everybody sends in several frames when it is streamed, compressed or not.
+var long = noise(600_000)
+
+// stream writes s in pieces, as a message.
+func stream(w io.WriteCloser, s string) error {
+	for _, piece := range pieces(s) {
+		if _, err := io.WriteString(w, piece); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
 // converse is our side of a conversation as the client.
 func converse(t *testing.T, url string, opts *websocket.DialOptions) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	opts.MaxMessageSize = 8 << 20
 	dial := func() (*websocket.Conn, *http.Response) {
@@ -80,15 +93,12 @@ func converse(t *testing.T, url string, opts *websocket.DialOptions) {
 	}
 	w, err := c.NextWriter(ctx, websocket.Text)
 	require.NoError(t, err)
-	long := strings.Repeat("fragmented ", 10_000)
-	go func() { _, _ = io.WriteString(w, long); _ = w.Close() }()
+	go stream(w, long)
 	answer(c, long)
-	require.NoError(t, c.Write(ctx, websocket.Text, []byte("fragments")))
-	answer(c, "one two three")
+	go c.Write(ctx, websocket.Text, []byte("fragments:"+long)) // a failure shows below
+	answer(c, long)
 	require.NoError(t, c.Write(ctx, websocket.Text, []byte("ping")))
-	_, msg, err := c.Read(ctx, nil)
-	require.NoError(t, err)
-	require.True(t, strings.HasPrefix(string(msg), "pong"), string(msg))
+	answer(c, "pong")
 	require.NoError(t, c.Ping(ctx))
 	require.NoError(t, c.Write(ctx, websocket.Text, []byte("close:4001:bye")))
 	_, _, err = c.Read(ctx, nil)
@@ -112,9 +122,10 @@ func converse(t *testing.T, url string, opts *websocket.DialOptions) {
 
 // ours is our side of conversations as the server.
 type ours struct {
-	opts websocket.AcceptOptions
-	mu   sync.Mutex
-	last string
+	opts  websocket.AcceptOptions
+	ended chan string // code and reason of every Close received
+	mu    sync.Mutex
+	last  string
 }
 
 func (s *ours) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -127,6 +138,23 @@ func (s *ours) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer c.Close()
 	if ce, ok := s.serve(r.Context(), c).(*websocket.CloseError); ok {
 		s.set(fmt.Sprintf("%d %s", ce.Code, ce.Reason))
+		s.ended <- fmt.Sprintf("%d %s", ce.Code, ce.Reason)
+	}
+}
+
+// heard waits until the server has received a Close with this code and reason.
+func (s *ours) heard(t *testing.T, want string) {
+	t.Helper()
+	limit := time.After(20 * time.Second)
+	for {
+		select {
+		case got := <-s.ended:
+			if got == want {
+				return
+			}
+		case <-limit:
+			require.FailNow(t, "the server has not received a Close with "+want)
+		}
 	}
 }
 
@@ -160,8 +188,7 @@ func (s *ours) serve(ctx context.Context, c *websocket.Conn) error {
 		case command == "fragments":
 			var w io.WriteCloser
 			if w, err = c.NextWriter(ctx, websocket.Text); err == nil {
-				_, _ = io.WriteString(w, "one two three")
-				err = w.Close()
+				err = stream(w, rest)
 			}
 		case command == "ping":
 			if err = c.Ping(ctx); err == nil {
@@ -177,9 +204,10 @@ func (s *ours) serve(ctx context.Context, c *websocket.Conn) error {
 }
 
 // serveOurs starts our server and returns its URL.
-func serveOurs(t *testing.T, compression *websocket.Compression, secure bool) (url string, srv *httptest.Server) {
-	h := &ours{opts: websocket.AcceptOptions{Compression: compression, TrustedOrigins: []string{"*"}}}
-	return listen(t, h, secure)
+func serveOurs(t *testing.T, compression *websocket.Compression, secure bool) (h *ours, url string, srv *httptest.Server) {
+	h = &ours{ended: make(chan string, 100), opts: websocket.AcceptOptions{Compression: compression, TrustedOrigins: []string{"*"}}}
+	url, srv = listen(t, h, secure)
+	return h, url, srv
 }
 
 func listen(t *testing.T, h http.Handler, secure bool) (url string, srv *httptest.Server) {
@@ -201,12 +229,26 @@ var compressions = map[string]*websocket.Compression{
 	"takeover, 9 bits": {MinSize: -1, ContextTakeover: true, WindowBits: 9},
 }
 
+// agreedWithItself is what our server answers to our client for each of compressions.
+var agreedWithItself = map[string]string{
+	"compressed":       "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+	"takeover":         "permessage-deflate",
+	"takeover, 9 bits": "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
+}
+
 func TestWithItself(t *testing.T) {
 	for name, compression := range compressions {
 		for _, secure := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, TLS %t", name, secure), func(t *testing.T) {
-				url, srv := serveOurs(t, compression, secure)
+				_, url, srv := serveOurs(t, compression, secure)
+				var w *wire
+				if !secure {
+					url, w = tap(t, url)
+				}
 				converse(t, url, &websocket.DialOptions{HTTPClient: srv.Client(), Compression: compression})
+				if w != nil {
+					w.check(t, expectation{extensions: agreedWithItself[name]})
+				}
 			})
 		}
 	}

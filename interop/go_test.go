@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,6 +28,11 @@ type peer struct {
 	server func(compress, takeover bool) http.Handler
 	// client has a conversation.
 	client func(t *testing.T, with server)
+	// answers is what its server agrees on with our client for each of compressions, offers
+	// what our server agrees on with its client.
+	answers, offers map[string]string
+	// clientClose and serverClose are its answers to our Close, if not in kind.
+	clientClose, serverClose string
 }
 
 // A server is one to have a conversation with.
@@ -37,10 +43,43 @@ type server struct {
 	plain              bool // it only echoes
 }
 
+const noTakeover = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
 var peers = []peer{
-	{"gorilla", gorillaServer, gorillaClient},
-	{"coder", coderServer, coderClient},
-	{"gws", gwsServer, gwsClient},
+	{
+		name: "gorilla", server: gorillaServer, client: gorillaClient,
+		answers:     map[string]string{"compressed": noTakeover, "takeover": noTakeover, "takeover, 9 bits": noTakeover},
+		offers:      map[string]string{"compressed": noTakeover, "takeover": noTakeover, "takeover, 9 bits": noTakeover},
+		clientClose: "4001 ", serverClose: "4002 ",
+	},
+	{
+		name: "coder", server: coderServer, client: coderClient,
+		answers: map[string]string{
+			"compressed":       "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+			"takeover":         "permessage-deflate",
+			"takeover, 9 bits": "permessage-deflate; server_no_context_takeover",
+		},
+		offers: map[string]string{
+			"compressed":       noTakeover,
+			"takeover":         "permessage-deflate",
+			"takeover, 9 bits": "permessage-deflate; client_no_context_takeover", // it does not let us limit its window
+		},
+	},
+	{
+		name: "gws", server: gwsServer, client: gwsClient,
+		answers: map[string]string{
+			"compressed": noTakeover,
+			// Its own windows have 12 bits.
+			"takeover":         "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+			"takeover, 9 bits": "permessage-deflate; server_no_context_takeover; server_max_window_bits=12; client_max_window_bits=12",
+		},
+		offers: map[string]string{
+			"compressed":       noTakeover,
+			"takeover":         "permessage-deflate",
+			"takeover, 9 bits": "permessage-deflate; client_max_window_bits=9",
+		},
+		clientClose: "4001 ", serverClose: "4002 ",
+	},
 }
 
 func TestGoPeers(t *testing.T) {
@@ -50,15 +89,29 @@ func TestGoPeers(t *testing.T) {
 				takeover := compression != nil && compression.ContextTakeover
 				t.Run(fmt.Sprintf("%s/server, %s, TLS %t", p.name, name, secure), func(t *testing.T) {
 					url, srv := listen(t, p.server(compression != nil, takeover), secure)
+					var w *wire
+					if !secure {
+						url, w = tap(t, url)
+					}
 					converse(t, url, &websocket.DialOptions{HTTPClient: srv.Client(), Compression: compression})
+					if w != nil {
+						w.check(t, expectation{extensions: p.answers[name], serverClose: p.serverClose})
+					}
 				})
 				t.Run(fmt.Sprintf("%s/client, %s, TLS %t", p.name, name, secure), func(t *testing.T) {
-					url, srv := serveOurs(t, compression, secure)
+					h, url, srv := serveOurs(t, compression, secure)
 					var trust *tls.Config
+					var w *wire
 					if secure {
 						trust = srv.Client().Transport.(*http.Transport).TLSClientConfig
+					} else {
+						url, w = tap(t, url)
 					}
 					p.client(t, server{url: url, trust: trust, compress: compression != nil, takeover: takeover})
+					h.heard(t, "4002 see you")
+					if w != nil {
+						w.check(t, expectation{extensions: p.offers[name], clientClose: p.clientClose})
+					}
 				})
 			}
 		}
@@ -100,7 +153,7 @@ func gorillaServer(compress, _ bool) http.Handler {
 		defer c.Close()
 		c.SetPongHandler(func(s string) error {
 			if s == "payload" {
-				return c.WriteMessage(gorilla.TextMessage, []byte("pong "+s))
+				return c.WriteMessage(gorilla.TextMessage, []byte("pong"))
 			}
 			return nil
 		})
@@ -123,8 +176,7 @@ func gorillaServer(compress, _ bool) http.Handler {
 			case command == "fragments":
 				var w io.WriteCloser
 				if w, err = c.NextWriter(typ); err == nil {
-					_, _ = io.WriteString(w, "one two three")
-					err = w.Close()
+					err = stream(w, rest)
 				}
 			case command == "ping":
 				err = c.WriteControl(gorilla.PingMessage, []byte("payload"), time.Now().Add(time.Second))
@@ -145,11 +197,18 @@ func gorillaClient(t *testing.T, with server) {
 		require.NoError(t, err)
 		require.Equal(t, with.compress, resp.Header.Get("Sec-WebSocket-Extensions") != "")
 		t.Cleanup(func() { c.Close() })
-		_ = c.SetReadDeadline(time.Now().Add(8 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		return c
 	}
 	c := dial()
-	echo(t, with, func(typ int, msg []byte) error { return c.WriteMessage(typ, msg) }, c.ReadMessage)
+	writeStream := func(s string) error {
+		w, err := c.NextWriter(gorilla.TextMessage)
+		if err != nil {
+			return err
+		}
+		return stream(w, s)
+	}
+	echo(t, with, c.WriteMessage, writeStream, c.ReadMessage)
 	pongs := 0
 	c.SetPongHandler(func(string) error { pongs++; return nil })
 	require.NoError(t, c.WriteControl(gorilla.PingMessage, []byte("x"), time.Now().Add(time.Second)))
@@ -158,24 +217,30 @@ func gorillaClient(t *testing.T, with server) {
 		_, _, err := c.ReadMessage()
 		require.Equal(t, &gorilla.CloseError{Code: 4001, Text: "bye"}, err)
 		require.Equal(t, 1, pongs)
+		require.NoError(t, c.Close())
 		c = dial()
 	}
 	require.NoError(t, c.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(4002, "see you"), time.Now().Add(time.Second)))
 	_, _, err := c.ReadMessage()
 	require.Equal(t, &gorilla.CloseError{Code: 4002, Text: "see you"}, err)
+	require.NoError(t, c.Close())
 }
 
 // echo has the middle of a conversation; the types of messages are those of gorilla.
-func echo(t *testing.T, with server, write func(typ int, msg []byte) error, read func() (int, []byte, error)) {
-	exchange := func(typ int, msg []byte, want func([]byte) bool) {
+func echo(t *testing.T, with server, write func(typ int, msg []byte) error, writeStream func(s string) error, read func() (int, []byte, error)) {
+	exchangeBy := func(typ int, write func() error, want func([]byte) bool) {
 		t.Helper()
 		done := make(chan error, 1)
-		go func() { done <- write(typ, msg) }()
+		go func() { done <- write() }()
 		gotType, got, err := read()
 		require.NoError(t, err)
 		require.NoError(t, <-done)
 		require.Equal(t, typ, gotType)
 		require.True(t, want(got), "%.100q", got)
+	}
+	exchange := func(typ int, msg []byte, want func([]byte) bool) {
+		t.Helper()
+		exchangeBy(typ, func() error { return write(typ, msg) }, want)
 	}
 	texts, binaries := payloads()
 	for _, text := range texts {
@@ -184,10 +249,11 @@ func echo(t *testing.T, with server, write func(typ int, msg []byte) error, read
 	for _, b := range binaries {
 		exchange(gorilla.BinaryMessage, b, func(got []byte) bool { return bytes.Equal(got, b) })
 	}
+	exchangeBy(gorilla.TextMessage, func() error { return writeStream(long) }, func(got []byte) bool { return string(got) == long })
 	if with.plain {
 		return
 	}
-	exchange(gorilla.TextMessage, []byte("fragments"), func(got []byte) bool { return string(got) == "one two three" })
+	exchange(gorilla.TextMessage, []byte("fragments:"+long), func(got []byte) bool { return string(got) == long })
 	exchange(gorilla.TextMessage, []byte("ping"), func(got []byte) bool { return string(got) == "pong" })
 }
 
@@ -204,7 +270,7 @@ func coderMode(compress, takeover bool) coder.CompressionMode {
 func coderServer(compress, takeover bool) http.Handler {
 	var ended last
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := coder.Accept(w, r, &coder.AcceptOptions{CompressionMode: coderMode(compress, takeover)})
+		c, err := coder.Accept(w, r, &coder.AcceptOptions{CompressionMode: coderMode(compress, takeover), CompressionThreshold: 1})
 		if err != nil {
 			return
 		}
@@ -216,7 +282,7 @@ func coderServer(compress, takeover bool) http.Handler {
 			if err != nil {
 				if code := coder.CloseStatus(err); code != -1 {
 					var ce coder.CloseError
-					_ = errorsAs(err, &ce)
+					_ = errors.As(err, &ce)
 					ended.set(int(code), ce.Reason)
 				}
 				return
@@ -235,16 +301,13 @@ func coderServer(compress, takeover bool) http.Handler {
 			case command == "fragments":
 				var w io.WriteCloser
 				if w, err = c.Writer(ctx, typ); err == nil {
-					for _, s := range []string{"one ", "two ", "three"} {
-						_, _ = io.WriteString(w, s)
-					}
-					err = w.Close()
+					err = stream(w, rest)
 				}
 			case command == "ping":
 				// coder reads only in Read: a Ping of its own needs another goroutine.
 				go func() {
 					if c.Ping(ctx) == nil {
-						_ = c.Write(ctx, coder.MessageText, []byte("pong payload"))
+						_ = c.Write(ctx, coder.MessageText, []byte("pong"))
 					}
 				}()
 			default:
@@ -257,25 +320,10 @@ func coderServer(compress, takeover bool) http.Handler {
 	})
 }
 
-func errorsAs(err error, target *coder.CloseError) bool {
-	for err != nil {
-		if ce, ok := err.(coder.CloseError); ok {
-			*target = ce
-			return true
-		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			return false
-		}
-		err = u.Unwrap()
-	}
-	return false
-}
-
 func coderClient(t *testing.T, with server) {
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	opts := &coder.DialOptions{CompressionMode: coderMode(with.compress, with.takeover)}
+	opts := &coder.DialOptions{CompressionMode: coderMode(with.compress, with.takeover), CompressionThreshold: 1}
 	if with.trust != nil {
 		opts.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: with.trust}}
 	}
@@ -288,7 +336,14 @@ func coderClient(t *testing.T, with server) {
 		return c
 	}
 	c := dial()
-	echo(t, with, func(typ int, msg []byte) error { return c.Write(ctx, coder.MessageType(typ), msg) },
+	writeStream := func(s string) error {
+		w, err := c.Writer(ctx, coder.MessageText)
+		if err != nil {
+			return err
+		}
+		return stream(w, s)
+	}
+	echo(t, with, func(typ int, msg []byte) error { return c.Write(ctx, coder.MessageType(typ), msg) }, writeStream,
 		func() (int, []byte, error) { typ, msg, err := c.Read(ctx); return int(typ), msg, err })
 	if with.plain {
 		require.NoError(t, c.Close(4002, "see you"))
@@ -301,7 +356,7 @@ func coderClient(t *testing.T, with server) {
 	require.NoError(t, <-pinged)
 	require.NoError(t, c.Write(ctx, coder.MessageText, []byte("close:4001:bye")))
 	var ce coder.CloseError
-	require.True(t, errorsAs(<-read, &ce))
+	require.True(t, errors.As(<-read, &ce))
 	require.Equal(t, coder.CloseError{Code: 4001, Reason: "bye"}, ce)
 
 	require.NoError(t, dial().Close(4002, "see you"))
@@ -343,7 +398,7 @@ func (h *gwsHandler) OnPong(c *gws.Conn, payload []byte) {
 	if h.inbox != nil {
 		h.pong <- string(payload)
 	} else if string(payload) == "payload" {
-		_ = c.WriteString("pong payload")
+		_ = c.WriteString("pong")
 	}
 }
 
@@ -365,7 +420,7 @@ func (h *gwsHandler) OnMessage(c *gws.Conn, m *gws.Message) {
 	case command == "last":
 		_ = c.WriteString(h.ended.get())
 	case command == "fragments":
-		_ = c.Writev(gws.OpcodeText, []byte("one "), []byte("two "), []byte("three"))
+		_ = c.WriteFile(gws.OpcodeText, strings.NewReader(rest)) // in segments of 128 KiB
 	case command == "ping":
 		_ = c.WritePing([]byte("payload"))
 	default:
@@ -401,11 +456,12 @@ func gwsClient(t *testing.T, with server) {
 		select {
 		case m := <-h.inbox:
 			return m.typ, m.msg, m.err
-		case <-time.After(8 * time.Second):
+		case <-time.After(20 * time.Second):
 			return 0, nil, fmt.Errorf("timed out")
 		}
 	}
-	echo(t, with, func(typ int, msg []byte) error { return c.WriteMessage(gws.Opcode(typ), msg) }, read)
+	writeStream := func(s string) error { return c.WriteFile(gws.OpcodeText, strings.NewReader(s)) }
+	echo(t, with, func(typ int, msg []byte) error { return c.WriteMessage(gws.Opcode(typ), msg) }, writeStream, read)
 	require.NoError(t, c.WritePing([]byte("abc")))
 	require.Equal(t, "abc", <-h.pong)
 	if !with.plain {

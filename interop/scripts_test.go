@@ -34,6 +34,9 @@ type script struct {
 type variant struct {
 	options string
 	ours    *websocket.Compression
+	// server is what the script's server agrees on with our client, client what our server
+	// agrees on with the script's client.
+	server, client string
 }
 
 var (
@@ -42,26 +45,66 @@ var (
 	narrow   = &websocket.Compression{MinSize: -1, ContextTakeover: true, WindowBits: 10}
 )
 
+func describe(c *websocket.Compression) string {
+	switch c {
+	case light:
+		return "compressed"
+	case takeover:
+		return "takeover"
+	case narrow:
+		return "takeover, 10 bits"
+	}
+	return "plain"
+}
+
 var scripts = []script{
 	{"ws", []string{"node"}, ".js", []variant{
-		{`null`, nil},
-		{`{"threshold":0}`, light},
-		{`{"threshold":0}`, takeover},
-		{`{"threshold":0}`, narrow},
-		{`{"threshold":0,"serverNoContextTakeover":true}`, takeover},
-		{`{"threshold":0,"clientNoContextTakeover":true}`, takeover},
-		{`{"threshold":0,"serverMaxWindowBits":9,"clientMaxWindowBits":10}`, takeover},
+		{`null`, nil, "", ""},
+		{`{"threshold":0}`, light,
+			noTakeover,
+			noTakeover},
+		{`{"threshold":0}`, takeover,
+			"permessage-deflate",
+			"permessage-deflate"},
+		{`{"threshold":0}`, narrow,
+			"permessage-deflate; server_max_window_bits=10; client_max_window_bits=10",
+			"permessage-deflate; client_max_window_bits=10"},
+		{`{"threshold":0,"serverNoContextTakeover":true}`, takeover,
+			"permessage-deflate; server_no_context_takeover",
+			"permessage-deflate; server_no_context_takeover"},
+		{`{"threshold":0,"clientNoContextTakeover":true}`, takeover,
+			"permessage-deflate; client_no_context_takeover",
+			"permessage-deflate; client_no_context_takeover"},
+		{`{"threshold":0,"serverMaxWindowBits":9,"clientMaxWindowBits":10}`, takeover,
+			"permessage-deflate; client_max_window_bits=10; server_max_window_bits=9",
+			"permessage-deflate; server_max_window_bits=9; client_max_window_bits=10"},
 	}},
 	{"websockets", []string{filepath.Join("venv", "bin", "python")}, ".py", []variant{
-		{`null`, nil},
-		{`{}`, light},
-		{`{}`, takeover},
-		{`{}`, narrow},
-		{`{"server_no_context_takeover":true}`, takeover},
-		{`{"client_no_context_takeover":true}`, takeover},
-		{`{"server_max_window_bits":9}`, takeover},
-		{`{"client_max_window_bits":10}`, takeover},
-		{`{"server_max_window_bits":9,"client_max_window_bits":9}`, narrow},
+		{`null`, nil, "", ""},
+		{`{}`, light,
+			noTakeover,
+			noTakeover},
+		{`{}`, takeover,
+			"permessage-deflate",
+			"permessage-deflate"},
+		{`{}`, narrow,
+			"permessage-deflate; server_max_window_bits=10; client_max_window_bits=10",
+			"permessage-deflate; client_max_window_bits=10"},
+		{`{"server_no_context_takeover":true}`, takeover,
+			"permessage-deflate; server_no_context_takeover",
+			"permessage-deflate; server_no_context_takeover"},
+		{`{"client_no_context_takeover":true}`, takeover,
+			"permessage-deflate; client_no_context_takeover",
+			"permessage-deflate; client_no_context_takeover"},
+		{`{"server_max_window_bits":9}`, takeover,
+			"permessage-deflate; server_max_window_bits=9",
+			"permessage-deflate; server_max_window_bits=9"},
+		{`{"client_max_window_bits":10}`, takeover,
+			"permessage-deflate; client_max_window_bits=10",
+			"permessage-deflate; client_max_window_bits=10"},
+		{`{"server_max_window_bits":9,"client_max_window_bits":9}`, narrow,
+			"permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
+			"permessage-deflate; server_max_window_bits=9; client_max_window_bits=9"},
 	}},
 }
 
@@ -129,8 +172,9 @@ func TestScripts(t *testing.T) {
 				if secure && v.ours != nil {
 					continue // TLS and compression have nothing to do with each other
 				}
-				name := fmt.Sprintf("%s, ours %+v, TLS %t", v.options, v.ours, secure)
+				name := fmt.Sprintf("%s, ours %s, TLS %t", v.options, describe(v.ours), secure)
 				t.Run(s.name+"/server, "+name, func(t *testing.T) {
+					t.Parallel()
 					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 					defer cancel()
 					options := map[string]any{"deflate": json.RawMessage(v.options)}
@@ -142,7 +186,7 @@ func TestScripts(t *testing.T) {
 						pem, err := os.ReadFile(certFile)
 						require.NoError(t, err)
 						require.True(t, pool.AppendCertsFromPEM(pem))
-						client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "example.com"}}}
+						client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 						scheme = "wss"
 					}
 					cmd := s.run(t, ctx, "server", options)
@@ -157,21 +201,44 @@ func TestScripts(t *testing.T) {
 					port, err := strconv.Atoi(strings.TrimSpace(line))
 					require.NoError(t, err)
 					url := fmt.Sprintf("%s://127.0.0.1:%d/", scheme, port)
+					var w *wire
+					if !secure {
+						url, w = tap(t, url)
+					}
 					converse(t, url, &websocket.DialOptions{HTTPClient: client, Compression: v.ours})
+					if w != nil {
+						w.check(t, expectation{extensions: v.server})
+					}
 				})
 				t.Run(s.name+"/client, "+name, func(t *testing.T) {
+					t.Parallel()
 					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 					defer cancel()
-					url, _ := serveOurs(t, v.ours, secure)
+					h, url, _ := serveOurs(t, v.ours, secure)
+					var w *wire
+					if !secure {
+						url, w = tap(t, url)
+					}
 					options := map[string]any{"deflate": json.RawMessage(v.options), "url": url}
 					if secure {
 						options["cert"] = certFile
 					}
 					require.NoError(t, s.run(t, ctx, "client", options).Run())
+					h.heard(t, "4002 see you")
+					if w != nil {
+						w.check(t, expectation{extensions: v.client})
+					}
 				})
 			}
 		}
 	}
+}
+
+// builtinOffers is what our server agrees on with Node's own client for each of compressions.
+var builtinOffers = map[string]string{
+	"compressed":       noTakeover,
+	"takeover":         "permessage-deflate",
+	"takeover, 9 bits": "permessage-deflate; client_max_window_bits=9",
 }
 
 // nodeBuiltin returns Node's own client: there since version 22, and behind a flag before.
@@ -191,12 +258,29 @@ func nodeBuiltin(t *testing.T) script {
 
 func TestNodeBuiltin(t *testing.T) {
 	s := nodeBuiltin(t)
-	for name, ours := range compressions {
-		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-			defer cancel()
-			url, _ := serveOurs(t, ours, false)
-			require.NoError(t, s.run(t, ctx, "client", map[string]any{"builtin": true, "url": url}).Run())
-		})
+	certFile, _, _ := certificate(t)
+	for name, compression := range compressions {
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, TLS %t", name, secure), func(t *testing.T) {
+				t.Parallel()
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				h, url, _ := serveOurs(t, compression, secure)
+				var w *wire
+				if !secure {
+					url, w = tap(t, url)
+				}
+				cmd := s.run(t, ctx, "client", map[string]any{"builtin": true, "url": url})
+				cmd.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+certFile) // it has no option for that
+				require.NoError(t, cmd.Run())
+				h.heard(t, "4002 see you")
+				if w != nil {
+					w.check(t, expectation{
+						extensions: builtinOffers[name], clientClose: "4001 ",
+						noClientFragments: true, noClientPings: true, noClientCompression: true,
+					})
+				}
+			})
+		}
 	}
 }

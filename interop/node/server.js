@@ -15,15 +15,15 @@ wss.on("connection", (ws) => {
   ws.on("close", (code, reason) => { last = code + " " + reason; });
   ws.on("message", (data, binary) => {
     const text = binary ? "" : data.toString();
-    const [command, code, reason] = text.split(":");
+    const [command, code, reason] = text.split(":"); // code is the text of fragments
     if (command === "close") ws.close(Number(code), reason);
     else if (command === "last") ws.send(last);
     else if (command === "fragments") {
-      ws.send("one ", { fin: false });
-      ws.send("two ", { fin: false });
-      ws.send("three", { fin: true });
+      ws.send(code.slice(0, 200000), { fin: false });
+      ws.send(code.slice(200000, 400000), { fin: false });
+      ws.send(code.slice(400000), { fin: true });
     } else if (command === "ping") {
-      ws.once("pong", (payload) => ws.send("pong " + payload));
+      ws.once("pong", () => ws.send("pong"));
       ws.ping("payload");
     } else ws.send(data, { binary });
   });

@@ -23,10 +23,10 @@ async def handle(ws):
             elif command == "last":
                 await ws.send(last)
             elif command == "fragments":
-                await ws.send(["one ", "two ", "three"])
+                await ws.send([rest[0][:200000], rest[0][200000:400000], rest[0][400000:]])
             elif command == "ping":
                 await (await ws.ping(b"payload"))
-                await ws.send("pong payload")
+                await ws.send("pong")
             else:
                 await ws.send(message)
     except ConnectionClosed:
