@@ -272,12 +272,12 @@ func (c *Conn) drop(err error) error {
 
 // sendClose sends a Close frame unless one was sent. The caller holds the wire.
 func (c *Conn) sendClose(ctx context.Context, code StatusCode, reason string) error {
-	if c.out.closeSent {
+	p := appendClose(make([]byte, 0, maxControlPayloadSize), code, reason)
+	number := c.out.box.addControl(OpClose, p)
+	if number == 0 {
 		return nil
 	}
-	c.out.closeSent = true
-	p := appendClose(make([]byte, 0, maxControlPayloadSize), code, reason)
-	return c.sendFrame(ctx, Header{Fin: true, Opcode: OpClose}, p)
+	return c.sendUpTo(ctx, number)
 }
 
 // replyClose sends a Close frame on behalf of the reader, in bounded time, and makes err the

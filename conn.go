@@ -40,6 +40,7 @@ const (
 type Conn struct {
 	// Constant.
 	nc          net.Conn
+	socket      *socket // below nc, nil if nc is none that can be used directly
 	subprotocol string
 	over        chan struct{} // closed when TCP was dropped
 
@@ -67,10 +68,13 @@ type config struct {
 // newConn makes a Conn of an open connection. The peer sent buffered, which is copied, after
 // the handshake.
 func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
-	c := &Conn{nc: nc, subprotocol: cfg.subprotocol, over: make(chan struct{})}
+	c := &Conn{nc: nc, socket: newSocket(nc), subprotocol: cfg.subprotocol, over: make(chan struct{})}
 
 	in := &c.in
-	in.init(nc, buffered)
+	in.init(buffered)
+	if c.socket != nil {
+		in.wait = newWaiter(c.socket)
+	}
 	in.state.client = cfg.client
 	if cfg.deflate != nil {
 		in.state.compressed = true
@@ -96,7 +100,7 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	out := &c.out
 	out.message = make(turn, 1)
 	out.wire = make(turn, 1)
-	out.mask = cfg.client
+	out.box.mask = cfg.client
 	out.fragile = breaksOnTimeout(nc)
 	out.watch = watcher{setDeadline: nc.SetWriteDeadline, drop: c.drop}
 	return c
@@ -171,9 +175,6 @@ func (c *Conn) sendPing(ctx context.Context) (*pending, error) {
 		return nil, err
 	}
 	defer c.releaseWire()
-	if err := c.out.err.get(); err != nil {
-		return nil, err
-	}
 	p := &pending{done: make(chan struct{})}
 	// The holder of the wire takes the number, so that numbers travel in order.
 	c.mu.Lock()
@@ -352,6 +353,8 @@ func (w *watcher) watch(ctx context.Context) {
 	w.stop = context.AfterFunc(ctx, func() { w.interrupt(round, ctx) })
 }
 
+var errNoDeadlines = fmt.Errorf("websocket: closed, since the connection has no deadlines and a call was cancelled: %w", net.ErrClosed)
+
 func (w *watcher) interrupt(round uint64, ctx context.Context) {
 	w.mu.Lock()
 	if w.round != round {
@@ -362,7 +365,29 @@ func (w *watcher) interrupt(round uint64, ctx context.Context) {
 	err := w.setDeadline(longAgo)
 	w.mu.Unlock()
 	if err != nil {
-		w.drop(fmt.Errorf("websocket: closed, since the connection has no deadlines and a call was cancelled: %w", net.ErrClosed))
+		w.drop(errNoDeadlines)
+	}
+}
+
+// poke interrupts the write that is in progress, if there is one, on behalf of another than
+// its context.
+func (w *watcher) poke() {
+	w.mu.Lock()
+	w.fired = true
+	err := w.setDeadline(longAgo)
+	w.mu.Unlock()
+	if err != nil {
+		w.drop(errNoDeadlines)
+	}
+}
+
+// endPoke ends what poke did, unless the end of ctx did it too.
+func (w *watcher) endPoke(ctx context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fired && ctx.Err() == nil {
+		w.fired = false
+		_ = w.setDeadline(w.deadline)
 	}
 }
 

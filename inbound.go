@@ -54,6 +54,7 @@ type inbound struct {
 	r, w   int
 	pooled *buffer // of buf, if it is on loan
 	small  [64]byte
+	next   int     // size of the buffer for the next read: what filled one has probably left more
 	wait   *waiter // waits for bytes without a buffer; nil where that cannot be done
 
 	// The frame that is being received, from its consumed header on.
@@ -85,7 +86,7 @@ type inbound struct {
 	sent   uint64
 }
 
-func (in *inbound) init(nc net.Conn, buffered []byte) {
+func (in *inbound) init(buffered []byte) {
 	in.idle = make(chan struct{}, 1)
 	in.data = make(chan struct{}, 1)
 	in.idle <- struct{}{}
@@ -96,7 +97,6 @@ func (in *inbound) init(nc net.Conn, buffered []byte) {
 		copy(in.buf, buffered)
 	}
 	in.w = len(buffered)
-	in.wait = newWaiter(nc)
 }
 
 // takeRead takes the read turn. A permanent error comes before that of the context.
@@ -330,6 +330,7 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 
 // readDirect reads payload of the current frame from the network into p. The buffer is empty.
 func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
+	c.in.next = 0
 	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
 	if err != nil {
 		return 0, c.readFailed(err)

@@ -279,11 +279,11 @@ func TestPreparedIsCompressedOnce(t *testing.T) {
 			}
 			forms = append(forms, m.form(b.out.deflate))
 		}
-		require.Len(t, m.compressed, 2)
+		require.Len(t, m.forms, 2)
 		require.Same(t, forms[0], forms[1])
 		require.Same(t, forms[1], forms[2])
 		require.NotSame(t, forms[2], forms[3])
-		require.Less(t, len(forms[0].frame), 100)
+		require.Less(t, len(forms[0].payload), 100)
 	})
 }
 

@@ -18,7 +18,7 @@ func (c *Conn) ticked() error {
 	}
 	if in.heard {
 		in.heard, in.pinged, in.quiet = false, false, 0
-		c.sendDue()
+		c.flushQueued()
 		return nil
 	}
 	if !in.pinged {

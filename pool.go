@@ -4,8 +4,9 @@ import "sync"
 
 // A buffer is on loan from the pools, which all connections share.
 type buffer struct {
-	b     []byte // length 0 when it is handed out
-	class int
+	b      []byte   // length 0 when it is handed out
+	frames []framed // in b, for an outbox
+	class  int
 }
 
 // Room for a header comes on top of a round payload size: a 64 KiB message is one write.
@@ -30,4 +31,11 @@ func getBuffer(n int) *buffer {
 	return &buffer{b: make([]byte, 0, bufferSizes[class]), class: class}
 }
 
-func putBuffer(b *buffer) { bufferPools[b.class].Put(b) }
+// putBuffer gives b back, which may be nil.
+func putBuffer(b *buffer) {
+	if b == nil {
+		return
+	}
+	b.b, b.frames = b.b[:0], b.frames[:0]
+	bufferPools[b.class].Put(b)
+}

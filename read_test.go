@@ -526,6 +526,6 @@ func TestIdleConnHoldsNoBuffer(t *testing.T) {
 		go func() { _, _, _ = c.Read(t.Context(), nil) }()
 		synctest.Wait()
 		assert.Nil(t, c.in.pooled)
-		assert.Nil(t, c.out.tail)
+		assert.Zero(t, boxed(c))
 	})
 }

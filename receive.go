@@ -15,8 +15,13 @@ func (c *Conn) fill(ctx context.Context, n int) error {
 	in.shrink()
 	if in.wait == nil || in.pooled != nil || in.w > len(in.small) {
 		in.makeRoom(n)
-		m, err := c.receive(ctx, in.buf[in.w:])
+		free := in.buf[in.w:]
+		m, err := c.receive(ctx, free)
 		in.w += m
+		in.next = 0
+		if m == len(free) {
+			in.next = min(16*m, readBufferSize)
+		}
 		return c.readFailed(err)
 	}
 	in.wait.keep = in.w
@@ -50,13 +55,18 @@ func (in *inbound) shrink() {
 // makeRoom makes room in buf, after what is there, for one more byte at least, and for n in
 // all.
 func (in *inbound) makeRoom(n int) {
-	if in.w < len(in.buf) && n <= len(in.buf) {
+	size := in.next
+	if in.w == len(in.buf) || n > len(in.buf) {
+		size = readBufferSize
+	}
+	if size <= len(in.buf) {
 		return
 	}
-	b := getBuffer(readBufferSize)
+	b := getBuffer(size)
 	rest := in.buf[:in.w]
 	in.buf = b.b[:cap(b.b)]
 	copy(in.buf, rest)
+	putBuffer(in.pooled)
 	in.pooled = b
 }
 
@@ -64,6 +74,7 @@ func (in *inbound) makeRoom(n int) {
 // in in.wait. The error is that of the network or of the context.
 func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 	in := &c.in
+	c.flushQueued()
 	in.watch.watch(ctx)
 	if in.tick > 0 && !in.armed {
 		in.armed = true

@@ -10,25 +10,28 @@ import (
 	"time"
 )
 
+// writeSize bounds what is handed to the network at once, so that a slow peer that takes a
+// large message shows that it is alive.
+const writeSize = 256 << 10
+
 // outbound is the sending half of a Conn.
 type outbound struct {
 	// Constant.
 	message turn // the right to send a data message; a streamed one holds it to its end
-	wire    turn // the right to write to the network, for one frame
-	mask    bool // RFC 6455 section 5.1: a client masks
+	wire    turn // the right to write to the network
 	fragile bool // a Write that timed out leaves the network connection unusable
 
 	err  firstError    // why writing is over
 	sent atomic.Uint64 // writes that the network took
 	full atomic.Bool   // the network did not take one in time
-	due  atomic.Bool   // Conn.pong is to be sent
+	box  outbox
 
 	deflate *deflater // owned by the holder of the message turn; nil without compression
 
-	// Owned by the holder of the wire.
-	watch     watcher
-	closeSent bool   // our Close frame is out: nothing follows it
-	tail      []byte // control frames, or the rest of one, that the network did not take yet
+	pongDue  atomic.Bool // Conn.pong is to be sent
+	flushDue atomic.Bool // so is what has been queued
+
+	watch watcher // owned by the holder of the wire
 }
 
 // takeMessage takes the right to send a data message. A permanent error comes before that of
@@ -44,8 +47,8 @@ func (c *Conn) takeMessage(ctx context.Context) error {
 	return nil
 }
 
-// takeWire takes the right to write to the network. Whoever has it sends due control frames
-// before giving it back.
+// takeWire takes the right to write to the network. Whoever has it sends what is due before
+// giving it back.
 func (c *Conn) takeWire(ctx context.Context) error { return c.takeOut(ctx, c.out.wire) }
 
 func (c *Conn) takeOut(ctx context.Context, t turn) error {
@@ -58,65 +61,200 @@ func (c *Conn) takeOut(ctx context.Context, t turn) error {
 	return contextError(ctx)
 }
 
-// releaseWire sends a Pong that has become due meanwhile, and gives the wire back.
+// releaseWire sends what has become due meanwhile, and gives the wire back.
 func (c *Conn) releaseWire() {
-	c.flushDue()
-	c.out.wire.release()
-	// The reader may have found the wire taken between the two.
-	c.sendDue()
+	if c.out.box.unfinished() {
+		c.out.flushDue.Store(true) // a frame that has begun must not wait for the next writer
+	}
+	if c.sendDue() {
+		c.out.wire.release()
+		// The reader may have found the wire taken between the two.
+		c.trySendDue()
+	}
 }
 
-// writeMessage sends p as a message of one frame, compressed if that was agreed on and makes
-// it smaller. The caller holds the message turn.
-func (c *Conn) writeMessage(ctx context.Context, op Opcode, p []byte) error {
-	h := Header{Fin: true, Opcode: op}
-	d := c.out.deflate
-	if d == nil || !d.wants(len(p)) {
-		return c.writeFrame(ctx, h, p)
+// trySendDue sends what is due, unless somebody has the wire, who will then do it.
+func (c *Conn) trySendDue() {
+	for c.due() && c.out.wire.try() {
+		if !c.sendDue() {
+			return
+		}
+		c.out.wire.release()
 	}
-	buf := getBuffer(len(p))
-	defer putBuffer(buf)
-	z, ok := d.appendMessage(buf.b, p)
-	if !ok {
-		return c.writeFrame(ctx, h, p)
+}
+
+func (c *Conn) due() bool { return c.out.pongDue.Load() || c.out.flushDue.Load() }
+
+// sendDue sends what is due without waiting for the peer. What the network does not take at
+// once is left to a goroutine, which has the wire until that is out or the connection is
+// over. It reports whether the caller still has it.
+func (c *Conn) sendDue() bool {
+	out := &c.out
+	for c.due() {
+		out.flushDue.Store(false)
+		if out.pongDue.Swap(false) {
+			var payload [maxControlPayloadSize]byte
+			c.mu.Lock()
+			n := copy(payload[:], c.pong)
+			c.mu.Unlock()
+			out.box.addControl(OpPong, payload[:n])
+		}
+		for b := out.box.load(); b != nil; b = out.box.load() {
+			n := c.transmitNow(b)
+			out.box.advance(n)
+			if n < len(b) {
+				go func() {
+					_ = c.flush(context.Background())
+					c.releaseWire()
+				}()
+				return false
+			}
+		}
 	}
-	h.RSV1 = true // RFC 7692 section 6.1
-	err := c.writeFrame(ctx, h, z)
-	if err != nil {
-		d.reset() // the peer's window does not have it
+	return true
+}
+
+// sendMessage sends a message of one frame. The caller holds the message turn. Unless it
+// wants to keep it, sendMessage gives it back as soon as the frame has its place, so that the
+// messages of others can gather behind it.
+func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) error {
+	out := &c.out
+	// What later messages refer to must not be taken back while they are being made.
+	stateful := h.RSV1 && out.deflate.takeover
+	early := !keep && !stateful
+	if early && (!out.fragile || ctx.Done() == nil) {
+		// Another writer may send the frame. To take it back when ctx ends may mean to interrupt
+		// that writer, which must do it no harm.
+		if number := out.box.add(h, p, joinedSize); number != 0 {
+			out.message.release()
+			return c.sendGathered(ctx, number)
+		}
+	}
+	err := c.takeWire(ctx)
+	if early {
+		out.message.release()
+	}
+	if err == nil {
+		err = c.sendFrame(ctx, h, p)
+		c.releaseWire()
+	}
+	if stateful {
+		if err != nil {
+			out.deflate.reset() // the peer's window does not have it
+		}
+		if !keep {
+			out.message.release()
+		}
 	}
 	return err
 }
 
-// writeFrame sends a frame of a data message. The caller holds the message turn.
-func (c *Conn) writeFrame(ctx context.Context, h Header, p []byte) error {
+// sendGathered sends the frame with the number, unless another writer does so first.
+func (c *Conn) sendGathered(ctx context.Context, number uint64) error {
 	if err := c.takeWire(ctx); err != nil {
-		return err
+		return c.giveUp(number, err)
 	}
 	defer c.releaseWire()
-	if err := c.out.err.get(); err != nil {
-		return err
-	}
-	return c.sendFrame(ctx, h, p)
+	return c.sendUpTo(ctx, number)
 }
 
-// sendFrame sends one frame with the payload p. The caller holds the wire.
-func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
-	if err := c.beginFrame(ctx); err != nil {
-		return err
+// giveUp takes the frame with the number back, because of err. The caller does not have the
+// wire.
+func (c *Conn) giveUp(number uint64, err error) error {
+	fate, given := c.out.box.takeBack(number)
+	if given != nil {
+		c.out.watch.poke()
+		select {
+		case <-given.done:
+			fate = given.fate
+		case <-c.over:
+			return c.out.err.get()
+		}
 	}
+	return c.cut(fate, err)
+}
+
+// cut is the result of a call that would return err, but for what its frame's fate is.
+func (c *Conn) cut(fate fate, err error) error {
+	switch fate {
+	case out:
+		return nil
+	case begun:
+		c.drop(errWriteCut)
+	case absent:
+		return c.out.err.get()
+	}
+	return err
+}
+
+// sendFrame sends a frame with the payload p behind all that has gathered. The caller holds
+// the wire.
+func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
+	box := &c.out.box
+	number := box.add(h, p, joinedSize)
+	if number == 0 {
+		if err := c.flush(ctx); err != nil {
+			return err
+		}
+		if err := c.out.err.get(); err != nil {
+			return err
+		}
+		if len(p) > joinedSize {
+			return c.sendLarge(ctx, h, p)
+		}
+		if number = box.add(h, p, joinedSize); number == 0 {
+			return c.out.err.get()
+		}
+	}
+	return c.sendUpTo(ctx, number)
+}
+
+// sendUpTo sends what has gathered up to the frame with the number, which is the caller's: if
+// ctx ends it is taken back. The caller holds the wire.
+func (c *Conn) sendUpTo(ctx context.Context, number uint64) error {
+	err := c.sendUntil(ctx, number)
+	if _, ok := err.(*contextEnded); ok {
+		return c.cut(c.out.box.takeBackNow(number), err)
+	}
+	return err
+}
+
+// flush sends what has gathered. If ctx ends the rest of it stays. The caller holds the wire.
+func (c *Conn) flush(ctx context.Context) error {
+	return c.sendUntil(ctx, c.out.box.latest())
+}
+
+func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
+	box := &c.out.box
+	for !box.isOut(number) {
+		b := box.load()
+		if b == nil {
+			return c.out.err.get()
+		}
+		n, err := c.transmit(ctx, b)
+		box.advance(n)
+		if err != nil {
+			return err
+		}
+		if n < len(b) {
+			box.interrupted()
+		}
+	}
+	return nil
+}
+
+// sendLarge sends a frame that is not copied as a whole: a server's payload goes out as it
+// is, a client masks piece by piece. The caller holds the wire, and the outbox is empty.
+func (c *Conn) sendLarge(ctx context.Context, h Header, p []byte) error {
 	h.Length = uint64(len(p))
-	h.Masked = c.out.mask
+	h.Masked = c.out.box.mask
 	if h.Masked {
 		h.Key = newKey()
 	}
-	buf := getBuffer(maxHeaderSize + min(len(p), joinedSize))
+	buf := getBuffer(maxHeaderSize + joinedSize)
 	defer putBuffer(buf)
 	b := AppendHeader(buf.b, h)
-	sent, pos := 0, 0
-	for {
-		// One write for all that fits beside the header. Of what does not, a client masks
-		// piece by piece; a server sends the rest as it is.
+	for sent, pos := 0, 0; ; {
 		m := min(len(p), joinedSize)
 		start := len(b)
 		b = append(b, p[:m]...)
@@ -124,15 +262,17 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 		if h.Masked {
 			pos = Mask(b[start:], h.Key, pos)
 		}
-		n, err := c.transmit(ctx, b)
+		n, err := c.transmitAll(ctx, b)
 		sent += n
-		if err == nil && len(p) > 0 && !h.Masked {
-			n, err = c.transmit(ctx, p)
-			sent += n
+		if err == nil && !h.Masked {
+			_, err = c.transmitAll(ctx, p)
 			p = nil
 		}
 		if err != nil {
-			return c.writeFailed(ctx, sent, err)
+			if _, ok := err.(*contextEnded); ok && sent > 0 {
+				c.drop(errWriteCut)
+			}
+			return err
 		}
 		if len(p) == 0 {
 			return nil
@@ -141,73 +281,86 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 	}
 }
 
-// sendBytes sends one frame that is in wire format. The caller holds the wire.
-func (c *Conn) sendBytes(ctx context.Context, frame []byte) error {
-	if err := c.beginFrame(ctx); err != nil {
-		return err
+// transmitAll is transmit for bytes that are not in the outbox, which nobody wants back.
+func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) {
+	for len(b) > 0 && err == nil {
+		var n int
+		n, err = c.transmit(ctx, b)
+		sent += n
+		b = b[n:]
 	}
-	if n, err := c.transmit(ctx, frame); err != nil {
-		return c.writeFailed(ctx, n, err)
-	}
-	return nil
+	return sent, err
 }
 
-// beginFrame brings the wire to the boundary of a frame.
-func (c *Conn) beginFrame(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return contextError(ctx)
-	}
-	out := &c.out
-	if len(out.tail) == 0 {
-		return nil
-	}
-	n, err := c.transmit(ctx, out.tail)
-	out.tail = out.tail[n:]
-	if err != nil {
-		return c.writeFailed(ctx, 0, err)
-	}
-	out.tail = nil
-	return nil
-}
-
-// transmit writes b to the network: the only place that does. The caller holds the wire.
+// transmit writes b to the network: the only place that does, beside transmitNow. It writes
+// less, without an error, if another writer interrupts it to take a frame back. If ctx
+// ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
-	c.out.watch.watch(ctx)
+	out := &c.out
+	out.watch.watch(ctx)
 	for len(b) > 0 {
+		if ctx.Err() != nil {
+			return sent, contextError(ctx)
+		}
 		n, err := c.nc.Write(b[:min(len(b), writeSize)])
 		sent += n
-		if err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				c.out.full.Store(true)
-			}
-			return sent, err
-		}
-		c.out.sent.Add(1)
 		b = b[n:]
+		if err == nil {
+			out.sent.Add(1)
+			continue
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return sent, c.writeFailed(err)
+		}
+		out.full.Store(true)
+		switch {
+		case ctx.Err() == nil && out.fragile:
+			return sent, c.writeFailed(err)
+		case ctx.Err() == nil:
+			out.watch.endPoke(ctx)
+			return sent, nil
+		case out.fragile:
+			c.drop(errWriteCut)
+		}
+		return sent, contextError(ctx)
 	}
 	return sent, nil
 }
 
-// writeFailed makes an error of transmit permanent, unless a context ended before the frame's
-// first byte was sent.
-func (c *Conn) writeFailed(ctx context.Context, sent int, err error) error {
-	if ctx.Err() == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("websocket: write: %w", err)
-		first := c.out.err.set(err)
-		if first != errClosed {
-			return first
-		}
-		select {
-		case <-c.over:
-			return errClosed
-		default:
-			return err // of the Close frame of Shutdown
+// transmitNow writes of b what the network takes at once, which is nothing where that cannot
+// be tried without harm. It leaves errors to transmit. The caller holds the wire.
+func (c *Conn) transmitNow(b []byte) (sent int) {
+	out := &c.out
+	switch {
+	case c.socket != nil:
+		sent = c.socket.writeNow(b)
+	case !out.fragile:
+		out.watch.watch(context.Background())
+		if out.watch.setDeadlineAt(time.Now().Add(promptTimeout)) == nil {
+			sent, _ = c.nc.Write(b)
+			_ = out.watch.setDeadlineAt(time.Time{})
 		}
 	}
-	if sent > 0 || c.out.fragile {
-		c.drop(errWriteCut)
+	if sent > 0 {
+		out.sent.Add(1)
 	}
-	return contextError(ctx)
+	return sent
+}
+
+// writeFailed makes an error of the network permanent.
+func (c *Conn) writeFailed(err error) error {
+	err = fmt.Errorf("websocket: write: %w", err)
+	first := c.out.err.set(err)
+	c.out.box.discard()
+	if first != errClosed {
+		return first
+	}
+	select {
+	case <-c.over:
+		return errClosed
+	default:
+		return err // of the Close frame of Shutdown
+	}
 }
 
 // receivedPing makes a Pong due (RFC 6455 section 5.5.3: only the latest Ping needs one) and
@@ -215,76 +368,28 @@ func (c *Conn) writeFailed(ctx context.Context, sent int, err error) error {
 func (c *Conn) receivedPing(payload []byte) {
 	c.mu.Lock()
 	c.pong = append(c.pong[:0], payload...)
-	c.out.due.Store(true)
+	c.out.pongDue.Store(true)
 	c.mu.Unlock()
-	c.sendDue()
+	c.trySendDue()
 }
 
-// sendDue sends a Pong that is due, unless somebody holds the wire, who will then do it.
-func (c *Conn) sendDue() {
-	for c.out.due.Load() && c.out.wire.try() {
-		done := c.flushDue()
-		c.out.wire.release()
-		if !done {
-			return
-		}
-	}
-}
-
-// flushDue sends what control frames are due, without waiting for the peer: what the network
-// does not take stays in tail. It reports whether nothing has stayed. The caller holds the
-// wire.
-func (c *Conn) flushDue() bool {
-	out := &c.out
-	for {
-		if out.closeSent || out.err.get() != nil {
-			out.due.Store(false)
-			out.tail = nil
-			return true
-		}
-		if len(out.tail) > 0 && !c.sendTail() {
-			return false
-		}
-		if !out.due.Load() {
-			return true
-		}
-		c.mu.Lock()
-		out.due.Store(false)
-		out.tail = appendControl(nil, OpPong, c.pong, out.mask)
-		c.mu.Unlock()
-	}
-}
-
-// tryPing sends a Ping that nobody waits for, unless the wire is taken or full.
+// tryPing sends a Ping that nobody waits for, unless somebody has the wire.
 func (c *Conn) tryPing() bool {
-	out := &c.out
-	if !out.wire.try() {
+	if !c.out.wire.try() {
 		return false
 	}
-	defer c.releaseWire()
-	if !c.flushDue() {
-		return false
-	}
-	if !out.closeSent && out.err.get() == nil {
-		out.tail = appendControl(nil, OpPing, nil, out.mask)
-		c.sendTail()
-	}
+	c.out.box.addControl(OpPing, nil)
+	c.out.flushDue.Store(true)
+	c.releaseWire()
 	return true
 }
 
-// appendControl appends a control frame in wire format.
-func appendControl(b []byte, op Opcode, payload []byte, mask bool) []byte {
-	h := Header{Fin: true, Opcode: op, Length: uint64(len(payload)), Masked: mask}
-	if h.Masked {
-		h.Key = newKey()
+// flushQueued sends what is queued, before a Read waits.
+func (c *Conn) flushQueued() {
+	if c.out.box.queued.Load() {
+		c.out.flushDue.Store(true)
+		c.trySendDue()
 	}
-	b = AppendHeader(b, h)
-	start := len(b)
-	b = append(b, payload...)
-	if h.Masked {
-		Mask(b[start:], h.Key, 0)
-	}
-	return b
 }
 
 // newKey returns a masking key: RFC 6455 section 5.3 wants a fresh one for every frame, from
@@ -292,28 +397,4 @@ func appendControl(b []byte, op Opcode, payload []byte, mask bool) []byte {
 func newKey() (key [4]byte) {
 	_, _ = rand.Read(key[:]) // never fails
 	return key
-}
-
-// sendTail writes tail, hardly waiting, and reports whether all of it is out. The caller
-// holds the wire.
-func (c *Conn) sendTail() bool {
-	out := &c.out
-	timeout := promptTimeout
-	if out.fragile {
-		timeout = closeTimeout // to give up earlier would be to give up writing
-	}
-	ctx := context.Background()
-	out.watch.watch(ctx)
-	_ = out.watch.setDeadlineAt(time.Now().Add(timeout))
-	n, err := c.transmit(ctx, out.tail)
-	_ = out.watch.setDeadlineAt(time.Time{})
-	out.tail = out.tail[n:]
-	if err != nil && (out.fragile || !errors.Is(err, os.ErrDeadlineExceeded)) {
-		out.err.set(fmt.Errorf("websocket: write: %w", err))
-	}
-	if len(out.tail) > 0 {
-		return false
-	}
-	out.tail = nil
-	return true
 }

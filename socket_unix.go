@@ -9,11 +9,45 @@ import (
 	"syscall"
 )
 
+// socket is a network connection whose system calls can be made directly.
+type socket struct {
+	raw syscall.RawConn
+}
+
+// newSocket returns nil if nc is no socket.
+func newSocket(nc net.Conn) *socket {
+	switch nc.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
+		return nil // to go past a layer above the socket would miss what it does
+	}
+	raw, err := nc.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return &socket{raw}
+}
+
+// writeNow writes what the socket takes without waiting, and ignores errors.
+func (s *socket) writeNow(b []byte) (sent int) {
+	_ = s.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err := syscall.Write(int(fd), b)
+			if err == syscall.EINTR {
+				continue
+			}
+			sent = max(n, 0)
+			return true
+		}
+	})
+	return sent
+}
+
 // waiter reads from a socket without holding a buffer while nothing is there: the buffer is
 // taken when the socket is to be read, and given back if that finds nothing. The system calls
 // are those of a plain Read.
 type waiter struct {
-	raw  syscall.RawConn
+	*socket
 	try  func(fd uintptr) bool // readOnce
 	keep int                   // bytes to leave free at the front of the buffer
 
@@ -22,18 +56,8 @@ type waiter struct {
 	err error
 }
 
-// newWaiter returns nil if nc is no socket.
-func newWaiter(nc net.Conn) *waiter {
-	switch nc.(type) {
-	case *net.TCPConn, *net.UnixConn:
-	default:
-		return nil // reading past a layer above the socket would miss what it holds
-	}
-	raw, err := nc.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return nil
-	}
-	w := &waiter{raw: raw}
+func newWaiter(s *socket) *waiter {
+	w := &waiter{socket: s}
 	w.try = w.readOnce
 	return w
 }

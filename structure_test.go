@@ -124,6 +124,6 @@ func TestOneWayInOneWayOut(t *testing.T) {
 		}
 	}
 	assert.Equal(t, []string{"receive"}, where["Read"])
-	assert.Equal(t, []string{"transmit"}, where["Write"])
+	assert.Equal(t, []string{"transmit", "transmitNow"}, where["Write"])
 	assert.Equal(t, []string{"drop"}, where["Close"])
 }

@@ -8,15 +8,8 @@ import (
 	"net"
 )
 
-const (
-	// joinedSize is the payload up to which header and payload are copied into one buffer.
-	joinedSize = 64 << 10
-	// writeSize bounds what is handed to the network at once, so that a slow peer that takes
-	// a large message shows that it is alive.
-	writeSize = 256 << 10
-	// streamBufferSize is the payload of a streamed message's frames.
-	streamBufferSize = 16 << 10
-)
+// streamBufferSize is the payload of a streamed message's frames.
+const streamBufferSize = 16 << 10
 
 var (
 	errWriteCut         = fmt.Errorf("websocket: closed, since the context of a write ended inside a frame: %w", net.ErrClosed)
@@ -36,11 +29,69 @@ func (c *Conn) Write(ctx context.Context, typ MessageType, p []byte) error {
 	if err := typ.check(); err != nil {
 		return err
 	}
+	return c.write(ctx, typ, p, false)
+}
+
+// Queue is Write for a message that may wait for company, so that many small ones cost one
+// write of the network instead of one each. It goes out with the next Write, when 16 KiB have
+// gathered, by Flush, and at the latest before a Read waits for what the peer sends next. So
+// whoever answers from the goroutine that reads can use Queue in place of Write and need
+// not think of Flush: while more messages are there to be read, the answers gather.
+// Elsewhere, end what you queue with Flush or a Write.
+//
+// When Queue returns without an error, ctx has no more to say about the message. An error of
+// the network shows at a later call. A Close frame goes out behind what is queued.
+func (c *Conn) Queue(ctx context.Context, typ MessageType, p []byte) error {
+	if err := typ.check(); err != nil {
+		return err
+	}
+	return c.write(ctx, typ, p, true)
+}
+
+// Flush sends what Queue has gathered, and returns when the network has taken it. If ctx ends
+// first, Flush returns an error that matches that of ctx; nothing is lost, and what is
+// left goes out with what is sent next. Over TLS, where a write cannot be interrupted and
+// gone on with, the connection is closed then. All other errors are permanent.
+func (c *Conn) Flush(ctx context.Context) error {
+	if err := c.takeWire(ctx); err != nil {
+		return err
+	}
+	defer c.releaseWire()
+	if err := c.out.err.get(); err != nil {
+		return err
+	}
+	return c.flush(ctx)
+}
+
+// write sends a message of one frame, or queues it.
+func (c *Conn) write(ctx context.Context, typ MessageType, p []byte, queue bool) error {
 	if err := c.takeMessage(ctx); err != nil {
 		return err
 	}
-	defer c.out.message.release()
-	return c.writeMessage(ctx, Opcode(typ), p)
+	h, payload, loan := c.encode(Opcode(typ), p)
+	defer putBuffer(loan)
+	if queue && c.out.box.queue(h, payload) {
+		c.out.message.release()
+		return nil
+	}
+	return c.sendMessage(ctx, h, payload, false)
+}
+
+// encode returns the frame for the message p, compressed if that was agreed on and makes it
+// smaller. The payload may be in the loan. The caller holds the message turn.
+func (c *Conn) encode(op Opcode, p []byte) (h Header, payload []byte, loan *buffer) {
+	h = Header{Fin: true, Opcode: op}
+	d := c.out.deflate
+	if d == nil || !d.wants(len(p)) {
+		return h, p, nil
+	}
+	loan = getBuffer(len(p))
+	z, ok := d.appendMessage(loan.b, p)
+	if !ok {
+		return h, p, loan
+	}
+	h.RSV1 = true // RFC 7692 section 6.1
+	return h, z, loan
 }
 
 // NextWriter begins a message that is written piece by piece. It goes out in frames, when 16 KiB
@@ -158,7 +209,9 @@ func (w *messageWriter) send(p []byte, fin bool) error {
 	c, d := w.c, w.c.out.deflate
 	if !w.begun && w.z == nil {
 		if fin {
-			return c.writeMessage(w.ctx, w.opcode, p)
+			h, payload, loan := c.encode(w.opcode, p)
+			defer putBuffer(loan)
+			return c.sendMessage(w.ctx, h, payload, true)
 		}
 		if d != nil && d.wants(len(p)) {
 			w.z = getBuffer(streamBufferSize)
@@ -176,7 +229,7 @@ func (w *messageWriter) send(p []byte, fin bool) error {
 			return nil
 		}
 	}
-	if err := c.writeFrame(w.ctx, h, p); err != nil {
+	if err := c.sendMessage(w.ctx, h, p, true); err != nil {
 		return err
 	}
 	w.begun = true

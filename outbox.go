@@ -1,0 +1,291 @@
+package websocket
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// joinedSize bounds what is copied to go out in one write, and the payload up to which a
+	// frame takes part in that.
+	joinedSize = 64 << 10
+	// queueSize is how much Queue gathers.
+	queueSize = 16 << 10
+)
+
+// An outbox holds frames between the calls that send them and the network, in the order in
+// which they go. What gathers there while a write is in progress goes out with the next one.
+//
+// Any goroutine may add frames and take them back. Those methods that are said to be for the
+// holder of the wire are for nobody else.
+type outbox struct {
+	mask bool // constant: RFC 6455 section 5.1: a client masks
+
+	mu       sync.Mutex // guards what follows, but for the bytes in leaving
+	gathered batch      // goes next
+	leaving  batch      // is being written: its bytes are the wire holder's
+	added    uint64     // number of the latest frame
+	gone     uint64     // number of the latest frame that is out
+	closed   bool       // nothing may be added any more
+	given    []*givenUp // frames in leaving that their senders would like to take back
+
+	queued atomic.Bool // there are frames in gathered that nobody waits for
+}
+
+// A batch is frames in wire format, behind each other.
+type batch struct {
+	buf   *buffer // nil if there are none
+	start int     // of the first frame of buf.frames in buf.b; what is before it is out
+	sent  int     // bytes of buf.b that are out
+}
+
+// A framed is a frame in a buffer.
+type framed struct {
+	number uint64
+	size   int
+}
+
+// givenUp is a frame that its sender would like to take back while it is being written.
+type givenUp struct {
+	number uint64
+	fate   fate
+	done   chan struct{} // closed when fate is known
+}
+
+// fate is what has become of a frame that was to be taken back.
+type fate uint8
+
+const (
+	unknown   fate = iota // it is being written
+	absent                // it was dropped, with the connection
+	takenBack             // it is as if it had never been there
+	begun                 // some of it is out
+	out                   // all of it is
+)
+
+// add adds a frame with the payload p, whose length and mask h need not have. It returns its
+// number, or 0 if the outbox is closed, or limit, at most joinedSize, has no room for it.
+func (o *outbox) add(h Header, p []byte, limit int) uint64 {
+	h.Length = uint64(len(p))
+	h.Masked = o.mask
+	if h.Masked {
+		h.Key = newKey()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	buf := o.room(len(p), limit)
+	if buf == nil {
+		return 0
+	}
+	size := len(buf.b)
+	buf.b = AppendHeader(buf.b, h)
+	start := len(buf.b)
+	buf.b = append(buf.b, p...)
+	if h.Masked {
+		Mask(buf.b[start:], h.Key, 0)
+	}
+	o.added++
+	buf.frames = append(buf.frames, framed{o.added, len(buf.b) - size})
+	if h.Opcode == OpClose {
+		o.closed = true // RFC 6455 section 5.5.1: nothing follows it
+	}
+	return o.added
+}
+
+// queue adds a frame that nobody waits for, and reports whether it did.
+func (o *outbox) queue(h Header, p []byte) bool {
+	if o.add(h, p, queueSize) == 0 {
+		return false
+	}
+	o.queued.Store(true)
+	return true
+}
+
+// addControl adds a control frame. There is room for it: who has the wire adds it, one at a
+// time, and is about to send all that has gathered.
+func (o *outbox) addControl(op Opcode, payload []byte) uint64 {
+	return o.add(Header{Fin: true, Opcode: op}, payload, 2*joinedSize)
+}
+
+// room returns the buffer with room for a frame with a payload of n bytes, nil if there must
+// not be any.
+func (o *outbox) room(n, limit int) *buffer {
+	if o.closed || n > limit {
+		return nil
+	}
+	g := &o.gathered
+	if g.buf == nil {
+		g.buf = getBuffer(maxHeaderSize + n)
+		return g.buf
+	}
+	if have := len(g.buf.b); have+n > limit {
+		return nil
+	} else if need := have + maxHeaderSize + n; need > cap(g.buf.b) {
+		larger := getBuffer(need)
+		larger.b = append(larger.b, g.buf.b...)
+		larger.frames = append(larger.frames, g.buf.frames...)
+		putBuffer(g.buf)
+		g.buf = larger
+	}
+	return g.buf
+}
+
+// latest returns the number of the latest frame, 0 if nothing is left to be sent.
+func (o *outbox) latest() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gathered.buf == nil && o.leaving.buf == nil {
+		return 0
+	}
+	return o.added
+}
+
+// load returns what is to be written next, nil if there is nothing. It is for the holder of
+// the wire.
+func (o *outbox) load() []byte {
+	if o.leaving.buf == nil {
+		o.mu.Lock()
+		o.leaving, o.gathered = o.gathered, batch{}
+		o.queued.Store(false)
+		o.mu.Unlock()
+		if o.leaving.buf == nil {
+			return nil
+		}
+	}
+	return o.leaving.buf.b[o.leaving.sent:]
+}
+
+// advance says that n more bytes of what load returned are out. It is for the holder of the
+// wire.
+func (o *outbox) advance(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l := &o.leaving
+	if l.buf == nil {
+		return // discarded
+	}
+	l.sent += n
+	frames := l.buf.frames
+	for len(frames) > 0 && l.start+frames[0].size <= l.sent {
+		o.gone = frames[0].number
+		l.start += frames[0].size
+		frames = frames[1:]
+	}
+	l.buf.frames = append(l.buf.frames[:0], frames...)
+	o.settle(false)
+	if len(frames) == 0 {
+		l.drop()
+	}
+}
+
+// unfinished reports whether what load returned is not all out. It is for the holder of the
+// wire.
+func (o *outbox) unfinished() bool { return o.leaving.buf != nil }
+
+// isOut reports whether the frame with the number is out. It is for the holder of the wire.
+func (o *outbox) isOut(number uint64) bool { return o.gone >= number }
+
+// takeBack removes the frame with the number if nothing of it is out. While it is being
+// written its fate is unknown; the second result will tell.
+func (o *outbox) takeBack(number uint64) (fate, *givenUp) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.gone < number && o.leaving.index(number) >= 0 {
+		g := &givenUp{number: number, done: make(chan struct{})}
+		o.given = append(o.given, g)
+		return unknown, g
+	}
+	return o.remove(number), nil
+}
+
+// takeBackNow is takeBack for the holder of the wire, who is not writing.
+func (o *outbox) takeBackNow(number uint64) fate {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.remove(number)
+}
+
+func (o *outbox) remove(number uint64) fate {
+	if o.gone >= number {
+		return out
+	}
+	f := o.leaving.remove(number)
+	if f == absent {
+		f = o.gathered.remove(number)
+	}
+	return f
+}
+
+// interrupted says that nobody is writing: it removes the frames that were given up if
+// nothing of them is out. It is for the holder of the wire.
+func (o *outbox) interrupted() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.settle(true)
+}
+
+// settle tells the fate of the frames that were given up, of all if nobody is writing.
+func (o *outbox) settle(all bool) {
+	rest := o.given[:0]
+	for _, g := range o.given {
+		if !all && o.gone < g.number {
+			rest = append(rest, g)
+			continue
+		}
+		g.fate = o.remove(g.number)
+		close(g.done)
+	}
+	clear(o.given[len(rest):])
+	o.given = rest
+}
+
+// discard closes the outbox and drops what is in it, since nothing can be sent any more. It
+// is for the holder of the wire.
+func (o *outbox) discard() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.queued.Store(false)
+	o.leaving.drop()
+	o.gathered.drop()
+	o.settle(true)
+}
+
+// index returns the place of the frame with the number, -1 if it is not there.
+func (b *batch) index(number uint64) int {
+	if b.buf != nil {
+		for i, f := range b.buf.frames {
+			if f.number == number {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// remove takes a frame out if nothing of it is out.
+func (b *batch) remove(number uint64) fate {
+	i := b.index(number)
+	if i < 0 {
+		return absent
+	}
+	buf, start := b.buf, b.start
+	for _, f := range buf.frames[:i] {
+		start += f.size
+	}
+	if b.sent > start {
+		return begun
+	}
+	buf.b = slices.Delete(buf.b, start, start+buf.frames[i].size)
+	buf.frames = slices.Delete(buf.frames, i, i+1)
+	if len(buf.frames) == 0 {
+		b.drop()
+	}
+	return takenBack
+}
+
+func (b *batch) drop() {
+	putBuffer(b.buf)
+	*b = batch{}
+}
