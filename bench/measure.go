@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/strictws/websocket/bench/load"
+	"github.com/strictws/websocket/bench/server"
+)
+
+// A sample is what one measurement found, for each message, delivery, handshake or connection.
+type sample struct {
+	Cost  float64 // nanoseconds of the server's CPU time, or bytes of its memory
+	Calls float64 // the server's read and write system calls
+	Wire  float64 // bytes that it sent
+	Rate  float64 // a second
+}
+
+// A process is a server's.
+type process struct {
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Scanner
+	addr string
+	errs *strings.Builder
+}
+
+// start starts a server on its core.
+func start(v server.Variant, m server.Mode, cores cores) (*process, error) {
+	mode, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{cmd: exec.Command(exe, "-serve", v.Name, "-mode", string(mode)), errs: new(strings.Builder)}
+	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	p.cmd.Stderr = p.errs
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewScanner(out)
+	if err := cores.startOnServers(p.cmd.Start); err != nil {
+		return nil, err
+	}
+	if p.addr, err = p.line(); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *process) line() (string, error) {
+	if p.out.Scan() {
+		return p.out.Text(), nil
+	}
+	p.cmd.Wait()
+	return "", fmt.Errorf("the server is gone: %s", strings.TrimSpace(p.errs.String()))
+}
+
+func (p *process) ask(question string, answer ...any) error {
+	if _, err := fmt.Fprintln(p.in, question); err != nil {
+		return err
+	}
+	line, err := p.line()
+	if err != nil || len(answer) == 0 {
+		return err
+	}
+	_, err = fmt.Sscan(line, answer...)
+	return err
+}
+
+func (p *process) usage() (u server.Usage, err error) {
+	err = p.ask("usage", &u.CPU, &u.Calls)
+	return u, err
+}
+
+func (p *process) stop() {
+	p.in.Close()
+	timer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
+	defer timer.Stop()
+	p.cmd.Wait()
+}
+
+// measure measures a cell once, with a new process.
+func measure(v server.Variant, c cell, b budget, cores cores) (sample, error) {
+	p, err := start(v, c.mode, cores)
+	if err != nil {
+		return sample{}, err
+	}
+	defer p.stop()
+	switch c.kind {
+	case handshake:
+		return measureHandshake(p, b)
+	case idle:
+		return measureIdle(p, v, c)
+	case idleTLS:
+		return measureIdleTLS(p, v, c)
+	default:
+		return measureMessages(p, v, c, b)
+	}
+}
+
+// verify checks that the answers are what was sent.
+func verify(v server.Variant, c cell, cores cores) error {
+	if c.kind == handshake || c.kind == idleTLS {
+		return nil // checked each time
+	}
+	p, err := start(v, c.mode, cores)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	c.conns = min(c.conns, 3)
+	s, err := c.spec(p.addr, v.Plain, true)
+	if err != nil {
+		return err
+	}
+	g, err := load.Open(s)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	turns := max(5, len(c.messages)+1)
+	count, err := g.Run(time.Minute, turns)
+	if want := c.conns * c.frames * turns; err == nil && count.Messages != want {
+		err = fmt.Errorf("%d answers and not %d", count.Messages, want)
+	}
+	return err
+}
+
+func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, error) {
+	spec, err := c.spec(p.addr, v.Plain, false)
+	if err != nil {
+		return sample{}, err
+	}
+	g, err := load.Open(spec)
+	if err != nil {
+		return sample{}, err
+	}
+	defer g.Close()
+	if _, err := g.Run(b.warm, 0); err != nil {
+		return sample{}, err
+	}
+	if err := p.ask("collect"); err != nil {
+		return sample{}, err
+	}
+	before, err := p.usage()
+	if err != nil {
+		return sample{}, err
+	}
+	count, err := g.Run(b.measure, 0)
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := p.usage()
+	if err != nil {
+		return sample{}, err
+	}
+	n := float64(count.Messages)
+	return sample{
+		Cost:  float64(after.CPU-before.CPU) / n,
+		Calls: float64(after.Calls-before.Calls) / n,
+		Wire:  float64(count.Bytes) / n,
+		Rate:  n / count.Elapsed.Seconds(),
+	}, nil
+}
+
+func measureHandshake(p *process, b budget) (sample, error) {
+	const offer = ""
+	if _, err := load.Handshakes(p.addr, offer, b.upgrades/5, b.measure); err != nil {
+		return sample{}, err
+	}
+	if err := p.settle(); err != nil {
+		return sample{}, err
+	}
+	if err := p.ask("collect"); err != nil {
+		return sample{}, err
+	}
+	before, err := p.usage()
+	if err != nil {
+		return sample{}, err
+	}
+	start := time.Now()
+	n, err := load.Handshakes(p.addr, offer, b.upgrades, 4*b.measure)
+	elapsed := time.Since(start)
+	if err != nil {
+		return sample{}, err
+	}
+	if err := p.settle(); err != nil { // the end of the connections belongs to it
+		return sample{}, err
+	}
+	after, err := p.usage()
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{
+		Cost:  float64(after.CPU-before.CPU) / float64(n),
+		Calls: float64(after.Calls-before.Calls) / float64(n),
+		Rate:  float64(n) / elapsed.Seconds(),
+	}, nil
+}
+
+// settle waits until the server has nothing more to do.
+func (p *process) settle() error {
+	const pause = 20 * time.Millisecond
+	for range 50 {
+		before, err := p.usage()
+		if err != nil {
+			return err
+		}
+		time.Sleep(pause)
+		after, err := p.usage()
+		if err != nil {
+			return err
+		}
+		if time.Duration(after.CPU-before.CPU) < pause/10 {
+			return nil
+		}
+	}
+	return errors.New("the server does not come to rest")
+}
+
+// memory is the server's resident memory once it has come to rest.
+func (p *process) memory() (n int64, err error) {
+	if err := p.settle(); err != nil {
+		return 0, err
+	}
+	err = p.ask("memory", &n)
+	return n, err
+}
+
+func measureIdle(p *process, v server.Variant, c cell) (sample, error) {
+	open := func(conns int) (*load.Group, error) {
+		c.conns = conns
+		s, err := c.spec(p.addr, v.Plain, false)
+		if err != nil {
+			return nil, err
+		}
+		g, err := load.Open(s)
+		if err != nil {
+			return nil, err
+		}
+		// A few at a time would be closer to life, but all messages at once are what a pool has to recover from.
+		count, err := g.Run(time.Minute, 1)
+		if err == nil && count.Messages != conns {
+			err = fmt.Errorf("%d answers and not %d", count.Messages, conns)
+		}
+		if err != nil {
+			g.Close()
+			return nil, err
+		}
+		return g, nil
+	}
+	return measureMemory(p, c.conns, func(n int) (func(), error) {
+		g, err := open(n)
+		if err != nil {
+			return nil, err
+		}
+		return g.Close, nil
+	})
+}
+
+func measureIdleTLS(p *process, v server.Variant, c cell) (sample, error) {
+	message, answer := c.messages[0], c.messages[0]
+	if !v.Plain {
+		answer = append([]byte{load.Binary, byte(len(answer))}, answer...) // up to 125 bytes
+		message = load.AppendFrame(nil, load.Binary, [4]byte{1, 2, 3, 4}, message)
+	}
+	return measureMemory(p, c.conns, func(n int) (func(), error) {
+		return load.TLS(p.addr, n, v.Plain, message, answer)
+	})
+}
+
+// measureMemory takes the memory of n connections, which open makes and the function that it returns closes. Some come
+// and go before, so that it is not the first connection's.
+func measureMemory(p *process, n int, open func(n int) (func(), error)) (sample, error) {
+	closeAll, err := open(32)
+	if err != nil {
+		return sample{}, err
+	}
+	closeAll()
+	before, err := p.memory()
+	if err != nil {
+		return sample{}, err
+	}
+	if closeAll, err = open(n); err != nil {
+		return sample{}, err
+	}
+	defer closeAll()
+	after, err := p.memory()
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{Cost: float64(after-before) / float64(n)}, nil
+}

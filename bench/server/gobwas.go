@@ -1,0 +1,125 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+)
+
+func init() {
+	does := func(m Mode) bool { return !m.TLS && !m.Deflate }
+	register(
+		Variant{Name: "gobwas", NetHTTP: true, Validates: true, Does: does, Serve: serveGobwas},
+		Variant{Name: "gobwas-low", Does: does, Serve: serveGobwasLow(false)},
+		Variant{Name: "gobwas-buffered", Serve: serveGobwasLow(true),
+			Does: func(m Mode) bool { return does(m) && !m.Idle }},
+	)
+}
+
+// serveGobwas is the high-level way: net/http and package wsutil.
+func serveGobwas(ln net.Listener, m Mode) error {
+	wsutil.SetMaxMessageSize(Limit)
+	var all room[net.Conn]
+	return serveHTTP(ln, m, func(w http.ResponseWriter, r *http.Request) {
+		c, _, _, err := ws.UpgradeHTTP(r, w)
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			if m.Broadcast {
+				all.join(c)
+				defer all.leave(c)
+			}
+			for {
+				msg, op, err := wsutil.ReadClientData(c)
+				if err != nil {
+					return
+				}
+				if m.Broadcast {
+					gobwasBroadcast(&all, op, msg)
+				} else if wsutil.WriteServerMessage(c, op, msg) != nil {
+					return
+				}
+			}
+		}()
+	})
+}
+
+func gobwasBroadcast(all *room[net.Conn], op ws.OpCode, msg []byte) {
+	frame, err := ws.CompileFrame(ws.NewFrame(op, true, msg))
+	if err != nil {
+		return
+	}
+	all.each(func(c net.Conn) { c.Write(frame) })
+}
+
+// serveGobwasLow is the low-level way: the upgrade without net/http, pooled buffers, an answer in one write; and with a
+// bufio.Reader for each connection, if buffered is set.
+func serveGobwasLow(buffered bool) func(net.Listener, Mode) error {
+	return func(ln net.Listener, m Mode) error {
+		var all room[net.Conn]
+		return acceptLoop(ln, func(c net.Conn) {
+			defer c.Close()
+			if _, err := ws.Upgrade(c); err != nil {
+				return
+			}
+			if m.Broadcast {
+				all.join(c)
+				defer all.leave(c)
+			}
+			var r io.Reader = c
+			if buffered {
+				r = bufio.NewReader(c)
+			}
+			gobwasLow(c, r, m, &all)
+		})
+	}
+}
+
+var gobwasBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func gobwasLow(c net.Conn, r io.Reader, m Mode, all *room[net.Conn]) {
+	scratch := make([]byte, ws.MaxHeaderSize)
+	for {
+		h, err := ws.ReadHeaderBuffer(r, scratch)
+		if err != nil || ws.CheckHeader(h, ws.StateServerSide) != nil || h.OpCode == ws.OpClose || h.Length > Limit {
+			return
+		}
+		if err := gobwasFrame(c, r, h, m, all); err != nil {
+			return
+		}
+	}
+}
+
+func gobwasFrame(c net.Conn, r io.Reader, h ws.Header, m Mode, all *room[net.Conn]) error {
+	answer := ws.Header{Fin: h.Fin, OpCode: h.OpCode, Length: h.Length}
+	head := ws.HeaderSize(answer)
+	size := head + int(h.Length)
+
+	pooled := gobwasBuffers.Get().(*[]byte)
+	defer gobwasBuffers.Put(pooled)
+	*pooled = slices.Grow((*pooled)[:0], max(size, ws.MaxHeaderSize))
+	buf := (*pooled)[:size]
+
+	if _, err := io.ReadFull(r, buf[head:]); err != nil {
+		return err
+	}
+	ws.Cipher(buf[head:], h.Mask, 0)
+	if m.Broadcast {
+		gobwasBroadcast(all, h.OpCode, buf[head:])
+		return nil
+	}
+	if err := ws.WriteHeader(bytes.NewBuffer(buf[:0]), answer); err != nil {
+		return err
+	}
+	_, err := c.Write(buf)
+	return err
+}

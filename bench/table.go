@@ -1,0 +1,295 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/strictws/websocket/bench/server"
+)
+
+const (
+	ours = "strictws"
+	raw  = "raw"
+)
+
+// A result has what was measured of a cell.
+type result struct {
+	cell    cell
+	samples map[string][]sample // by the name of the server
+	failed  map[string]error
+}
+
+// median returns, for each quantity on its own, the median of samples.
+func median(samples []sample) sample {
+	of := func(quantity func(sample) float64) float64 {
+		var v []float64
+		for _, s := range samples {
+			v = append(v, quantity(s))
+		}
+		slices.Sort(v)
+		n := len(v)
+		return (v[(n-1)/2] + v[n/2]) / 2
+	}
+	return sample{
+		Cost:  of(func(s sample) float64 { return s.Cost }),
+		Calls: of(func(s sample) float64 { return s.Calls }),
+		Wire:  of(func(s sample) float64 { return s.Wire }),
+		Rate:  of(func(s sample) float64 { return s.Rate }),
+	}
+}
+
+// spread is the distance between the extremes, in parts of the median.
+func spread(samples []sample) float64 {
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for _, s := range samples {
+		lo, hi = min(lo, s.Cost), max(hi, s.Cost)
+	}
+	return (hi - lo) / median(samples).Cost
+}
+
+// A way is a server and what it costs.
+type way struct {
+	server.Variant
+	cost float64
+}
+
+// best returns the cheapest of the servers that match.
+func (r result) best(match func(server.Variant) bool) (way, bool) {
+	var b way
+	found := false
+	for _, v := range server.Variants() {
+		s := r.samples[v.Name]
+		if len(s) == 0 || !match(v) {
+			continue
+		}
+		if cost := median(s).Cost; !found || cost < b.cost {
+			b, found = way{v, cost}, true
+		}
+	}
+	return b, found
+}
+
+func (r result) library(name string) (way, bool) {
+	return r.best(func(v server.Variant) bool { return v.Library() == name })
+}
+
+func isPeer(v server.Variant) bool { return v.Library() != ours && v.Library() != raw }
+
+// libraries returns the names of the libraries, raw first, then ours.
+func libraries() []string {
+	names := []string{raw, ours}
+	for _, v := range server.Variants() {
+		if !slices.Contains(names, v.Library()) {
+			names = append(names, v.Library())
+		}
+	}
+	return names
+}
+
+// A goal is what a ratio, or a cost, is to be at most.
+type goal struct {
+	what        string
+	value, most float64
+}
+
+func (g goal) met() bool { return g.value <= g.most }
+
+// goals are the goals of the result's cell, as far as they can be told.
+func (r result) goals() []goal {
+	our, ok := r.library(ours)
+	if !ok {
+		return nil
+	}
+	var goals []goal
+	against := func(who string, most float64, match func(server.Variant) bool) {
+		if other, ok := r.best(match); ok {
+			what := fmt.Sprintf("of %s, %s", other.Name, who)
+			goals = append(goals, goal{what, our.cost / other.cost, most})
+		}
+	}
+	switch r.cell.kind {
+	case echo:
+		against("the best peer", 1.0, isPeer)
+		if r.cell.mode.Size <= 16<<10 {
+			against("bytes without frames", 1.1, func(v server.Variant) bool { return v.Library() == raw })
+		}
+	case text:
+		against("the best peer that validates", 1.0, func(v server.Variant) bool { return isPeer(v) && v.Validates })
+		against("the best peer that does not", 1.3, func(v server.Variant) bool { return isPeer(v) && !v.Validates })
+	case pipelined:
+		against("the best peer", 0.15, isPeer)
+	case broadcast, deflate:
+		against("the best peer", 1.0, isPeer)
+	case handshake:
+		against("the best peer on net/http", 1.0, func(v server.Variant) bool { return isPeer(v) && v.NetHTTP })
+	case idle:
+		if r.cell.conns >= 10000 {
+			goals = append(goals, goal{"KB", our.cost / 1000, 4.5})
+		}
+		against("the best peer with a goroutine a connection", 1.0,
+			func(v server.Variant) bool { return isPeer(v) && !v.EventLoop })
+	case idleTLS:
+		against("a bare tls.Conn", 1.1, func(v server.Variant) bool { return v.Library() == raw })
+	}
+	return goals
+}
+
+var titles = map[kind]string{
+	echo:      "Echo: µs of server CPU a message",
+	text:      "Echo of 16 KiB of text: µs of server CPU a message",
+	pipelined: "Echo of 16 B, 64 frames in one write: µs of server CPU a message",
+	broadcast: "Broadcast of 1 KiB: µs of server CPU a delivery",
+	handshake: "Opening handshake: µs of server CPU a connection, accepted, upgraded and dropped",
+	deflate:   "Echo of JSON, permessage-deflate without context takeover, level 1: µs of server CPU a message",
+	takeover:  "The same with context takeover",
+	idle:      "Idle connections: KB of resident memory each",
+	idleTLS:   "Idle connections over TLS: KB of resident memory each; raw is a bare tls.Conn",
+}
+
+// unit is what the cost of a cell is divided by to be shown.
+func (c cell) unit() float64 { return 1000 }
+
+// number shows v with three digits that count.
+func number(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.2f", v)
+	}
+}
+
+// writeTables writes a table for each kind of cell: a column for each library, each by the better of its ways.
+func writeTables(w io.Writer, results []result) {
+	for len(results) > 0 {
+		k := results[0].cell.kind
+		n := 0
+		for n < len(results) && results[n].cell.kind == k {
+			n++
+		}
+		writeTable(w, k, results[:n])
+		results = results[n:]
+	}
+}
+
+func writeTable(w io.Writer, k kind, results []result) {
+	libs := slices.DeleteFunc(libraries(), func(name string) bool {
+		return !slices.ContainsFunc(results, func(r result) bool { _, ok := r.library(name); return ok })
+	})
+	fmt.Fprintf(w, "\n### %s\n\n", titles[k])
+	fmt.Fprintf(w, "| | %s | best peer | ours to it | ours to raw |\n", strings.Join(libs, " | "))
+	fmt.Fprintf(w, "| --- |%s --- | ---: | ---: |\n", strings.Repeat(" ---: |", len(libs)))
+	for _, r := range results {
+		fmt.Fprintf(w, "| %s |", r.cell.name)
+		for _, name := range libs {
+			if b, ok := r.library(name); ok {
+				fmt.Fprintf(w, " %s |", number(b.cost/r.cell.unit()))
+			} else {
+				fmt.Fprint(w, " |")
+			}
+		}
+		our, have := r.library(ours)
+		peer, ok := r.best(isPeer)
+		if ok {
+			fmt.Fprintf(w, " %s |", peer.Name)
+		} else {
+			fmt.Fprint(w, " |")
+		}
+		ratio(w, have && ok, our.cost, peer.cost)
+		bytes, ok := r.library(raw)
+		ratio(w, have && ok, our.cost, bytes.cost)
+		fmt.Fprintln(w)
+	}
+}
+
+func ratio(w io.Writer, ok bool, a, b float64) {
+	if ok {
+		fmt.Fprintf(w, " %.2f |", a/b)
+	} else {
+		fmt.Fprint(w, " |")
+	}
+}
+
+// writeGoals lists the goals, and whether they are met.
+func writeGoals(w io.Writer, results []result) {
+	type line struct {
+		cell string
+		goal
+	}
+	var lines []line
+	var ratios []float64
+	for _, r := range results {
+		for i, g := range r.goals() {
+			lines = append(lines, line{r.cell.name, g})
+			if r.cell.kind == echo && i == 0 {
+				ratios = append(ratios, g.value)
+			}
+		}
+	}
+	if len(lines) == 0 {
+		return
+	}
+	if len(ratios) > 1 {
+		lines = append(lines, line{"echo/*", goal{"of the best peers, geometric mean", geometricMean(ratios), 0.9}})
+	}
+	fmt.Fprint(w, "\n### Goals\n\n| | ours | at most | | |\n| --- | ---: | ---: | --- | --- |\n")
+	met := 0
+	for _, l := range lines {
+		verdict := "**missed**"
+		if l.met() {
+			verdict = "met"
+			met++
+		}
+		fmt.Fprintf(w, "| %s | %.2f | %.2f | %s | %s |\n", l.cell, l.value, l.most, l.what, verdict)
+	}
+	fmt.Fprintf(w, "\n%d of %d met.\n", met, len(lines))
+}
+
+func geometricMean(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += math.Log(x)
+	}
+	return math.Exp(sum / float64(len(v)))
+}
+
+// writeDetails lists every server, and how much its rounds differ.
+func writeDetails(w io.Writer, results []result) {
+	fmt.Fprint(w, "\n### Every server\n\nCalls are its read and write system calls, bytes those it sent.\n\n")
+	fmt.Fprint(w, "| | server | µs or KB | spread | rounds | calls | bytes | a second |\n")
+	fmt.Fprint(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	for _, r := range results {
+		for _, v := range server.Variants() {
+			samples := r.samples[v.Name]
+			if len(samples) == 0 {
+				continue
+			}
+			m := median(samples)
+			fmt.Fprintf(w, "| %s | %s | %s | %.0f %% | %d | %.2f | %.0f | %.0f |\n", r.cell.name, v.Name,
+				number(m.Cost/r.cell.unit()), 100*spread(samples), len(samples), m.Calls, m.Wire, m.Rate)
+		}
+	}
+}
+
+// writeFailures lists what could not be measured.
+func writeFailures(w io.Writer, results []result) {
+	head := false
+	for _, r := range results {
+		for _, v := range server.Variants() {
+			err := r.failed[v.Name]
+			if err == nil {
+				continue
+			}
+			if !head {
+				head = true
+				fmt.Fprint(w, "\n### Failed, and left out\n\n")
+			}
+			fmt.Fprintf(w, "- %s, %s: %v\n", r.cell.name, v.Name, err)
+		}
+	}
+}
