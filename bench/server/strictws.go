@@ -45,7 +45,7 @@ func serveStrictws(echo func(*websocket.Conn)) func(net.Listener, Mode) error {
 
 // strictwsAnswer is how an echo answers.
 func strictwsAnswer(c *websocket.Conn, typ websocket.MessageType, msg []byte) error {
-	return c.Write(context.Background(), typ, msg)
+	return c.Queue(context.Background(), typ, msg)
 }
 
 func strictwsEcho(c *websocket.Conn) {
