@@ -81,7 +81,7 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 		in.inflate = newInflater(cfg.deflate)
 		c.out.deflate = newDeflater(cfg.deflate)
 	}
-	in.watch = watcher{setDeadline: nc.SetReadDeadline, drop: c.drop}
+	in.watch = watcher{c: c, set: net.Conn.SetReadDeadline}
 	switch {
 	case cfg.maxMessageSize == 0:
 		in.limit = defaultMaxMessageSize
@@ -102,7 +102,7 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	out.wire = make(turn, 1)
 	out.box.mask = cfg.client
 	out.fragile = breaksOnTimeout(nc)
-	out.watch = watcher{setDeadline: nc.SetWriteDeadline, drop: c.drop}
+	out.watch = watcher{c: c, set: net.Conn.SetWriteDeadline}
 	return c
 }
 
@@ -324,10 +324,10 @@ var longAgo = time.Unix(1, 0)
 //
 // The holder of the direction's turn calls watch and setDeadlineAt.
 type watcher struct {
-	setDeadline func(time.Time) error // constant
-	drop        func(error) error     // constant; for connections without deadlines
+	c   *Conn                           // constant
+	set func(net.Conn, time.Time) error // constant: sets the direction's deadline
 
-	mu       sync.Mutex      // guards what follows and orders calls of setDeadline
+	mu       sync.Mutex      // guards what follows and orders calls of set
 	done     <-chan struct{} // of the context that is watched, nil if there is none
 	stop     func() bool
 	round    uint64    // of watching, so that a late interrupt is known
@@ -362,10 +362,10 @@ func (w *watcher) interrupt(round uint64, ctx context.Context) {
 		return
 	}
 	w.fired = true
-	err := w.setDeadline(longAgo)
+	err := w.set(w.c.nc, longAgo)
 	w.mu.Unlock()
 	if err != nil {
-		w.drop(errNoDeadlines)
+		w.c.drop(errNoDeadlines)
 	}
 }
 
@@ -374,10 +374,10 @@ func (w *watcher) interrupt(round uint64, ctx context.Context) {
 func (w *watcher) poke() {
 	w.mu.Lock()
 	w.fired = true
-	err := w.setDeadline(longAgo)
+	err := w.set(w.c.nc, longAgo)
 	w.mu.Unlock()
 	if err != nil {
-		w.drop(errNoDeadlines)
+		w.c.drop(errNoDeadlines)
 	}
 }
 
@@ -387,7 +387,7 @@ func (w *watcher) endPoke(ctx context.Context) {
 	defer w.mu.Unlock()
 	if w.fired && ctx.Err() == nil {
 		w.fired = false
-		_ = w.setDeadline(w.deadline)
+		_ = w.set(w.c.nc, w.deadline)
 	}
 }
 
@@ -400,7 +400,7 @@ func (w *watcher) disarm() {
 	w.done, w.stop = nil, nil
 	if w.fired {
 		w.fired = false
-		_ = w.setDeadline(w.deadline)
+		_ = w.set(w.c.nc, w.deadline)
 	}
 }
 
@@ -412,7 +412,7 @@ func (w *watcher) setDeadlineAt(t time.Time) error {
 	if w.fired {
 		return nil
 	}
-	return w.setDeadline(t)
+	return w.set(w.c.nc, t)
 }
 
 // retire lets go of the context for good.
