@@ -108,7 +108,10 @@ func (s *headerScanner) value() string {
 	return ""
 }
 
-// isTokenChar reports whether c may be in a token (RFC 2616 section 2.2).
+// isTokenChar reports whether c may be in a token (RFC 9110 section 5.6.2).
 func isTokenChar(c byte) bool {
-	return c > ' ' && c < 0x7f && !strings.ContainsRune(`()<>@,;:\"/[]?={}`, rune(c))
+	return isLetter(c) || isDigit(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }
+
+func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
+func isDigit(c byte) bool  { return '0' <= c && c <= '9' }

@@ -3,7 +3,6 @@ package websocket
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"strings"
 )
@@ -43,7 +42,7 @@ func parseOriginPattern(entry string) (p originPattern, err error) {
 	scheme, host, _ := strings.Cut(entry, "://")
 	host, p.subdomains = strings.CutPrefix(host, "*.")
 	var ok bool
-	p.origin, ok = parseOrigin(scheme + "://" + host)
+	p.origin, ok = newOrigin(scheme, host)
 	if !ok || p.subdomains && p.isIP {
 		return p, fmt.Errorf(`%s is not of the form "scheme://host[:port]"`, clip(entry))
 	}
@@ -66,27 +65,50 @@ type origin struct {
 
 // parseOrigin reports false for anything but scheme://host[:port].
 func parseOrigin(s string) (o origin, ok bool) {
-	u, err := url.Parse(s)
-	if err != nil || u.Scheme == "" || !equalFold(s, u.Scheme+"://"+u.Host) {
+	scheme, host, _ := strings.Cut(s, "://") // without "://" host is empty, which none may be
+	return newOrigin(scheme, host)
+}
+
+// newOrigin makes an origin of a scheme and host[:port].
+func newOrigin(scheme, host string) (o origin, ok bool) {
+	if !isScheme(scheme) {
 		return origin{}, false
 	}
-	o = origin{scheme: u.Scheme, host: strings.ToLower(u.Hostname()), port: u.Port()}
-	if addr, err := netip.ParseAddr(o.host); err == nil {
+	o.scheme = strings.ToLower(scheme)
+	var port string
+	var hasPort bool
+	if after, ok := strings.CutPrefix(host, "["); ok {
+		host, port, ok = strings.Cut(after, "]")
+		addr, err := netip.ParseAddr(host)
+		if !ok || err != nil || !addr.Is6() || addr.Zone() != "" {
+			return origin{}, false
+		}
 		o.host, o.isIP = addr.String(), true
-	} else if !isHostname(o.host) {
-		return origin{}, false
+		if port, hasPort = strings.CutPrefix(port, ":"); !hasPort && port != "" {
+			return origin{}, false
+		}
+	} else {
+		host, port, hasPort = strings.Cut(host, ":")
+		if !isHostname(host) {
+			return origin{}, false
+		}
+		o.host = strings.ToLower(host)
+		if isDigit(host[0]) { // as an address begins; the error of ParseAddr costs memory
+			_, err := netip.ParseAddr(host)
+			o.isIP = err == nil
+		}
 	}
-	if o.port == "" {
-		return o, !strings.HasSuffix(u.Host, ":")
+	if !hasPort {
+		return o, true
 	}
-	port, err := strconv.ParseUint(o.port, 10, 16)
+	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return origin{}, false
 	}
-	o.port = strconv.FormatUint(port, 10)
-	if o.scheme == "http" && o.port == "80" || o.scheme == "https" && o.port == "443" {
-		o.port = ""
+	if o.scheme == "http" && n == 80 || o.scheme == "https" && n == 443 {
+		return o, true
 	}
+	o.port = strconv.FormatUint(n, 10)
 	return o, true
 }
 
@@ -97,14 +119,29 @@ func (o origin) isHost(host string) bool {
 	if o.scheme != "http" && o.scheme != "https" {
 		return false
 	}
-	own, ok := parseOrigin(o.scheme + "://" + host)
+	own, ok := newOrigin(o.scheme, host)
 	return ok && o == own
 }
 
-// isHostname reports whether s can be a host name in lower case.
+// isScheme reports whether s can be the scheme of a URL (RFC 3986 section 3.1).
+func isScheme(s string) bool {
+	return s != "" && isLetter(s[0]) && isAlphanumericOr("+-.", s)
+}
+
+// isHostname reports whether s can be a host name.
 func isHostname(s string) bool {
 	for label := range strings.SplitSeq(strings.TrimSuffix(s, "."), ".") {
-		if label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		if label == "" || !isAlphanumericOr("-_", label) {
+			return false
+		}
+	}
+	return true
+}
+
+// isAlphanumericOr reports whether s has only letters, digits and characters of others.
+func isAlphanumericOr(others, s string) bool {
+	for i := range len(s) {
+		if c := s[i]; !isLetter(c) && !isDigit(c) && strings.IndexByte(others, c) < 0 {
 			return false
 		}
 	}

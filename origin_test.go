@@ -33,7 +33,7 @@ func TestParseOrigin(t *testing.T) {
 		"http://example.com/", "http://example.com?", "http://example.com#", "http://a@example.com", "http://example.com:",
 		"http://example.com:65536", "http://example.com:-1", "http://example.com:x", "http://exa mple.com", " http://example.com",
 		"http://example.com ", "http://example.com\n", "http://a,b", "http://*.example.com", "http://.example.com", "http://a..b", "http://.",
-		"http://bücher.example", "http://exa%6dple.com", "http://[::1", "http://::1", "http://[::1]x", "http://example.com, http://example.com",
+		"http://bücher.example", "http://\u212aelvin.example", "x://::1", "1x://a", "http://[1.2.3.4]", "http://[::1%25lo]", "http://[::1%lo]", "http://[::1]:", "http://exa%6dple.com", "http://[::1", "http://::1", "http://[::1]x", "http://example.com, http://example.com",
 	} {
 		_, ok := parseOrigin(s)
 		assert.False(t, ok, "%q", s)

@@ -28,7 +28,7 @@ var imports = map[string]string{
 	"block.go":      "encoding/binary math/bits slices",
 	"inflate.go":    "compress/flate errors io sync",
 	"pool.go":       "sync",
-	"origin.go":     "fmt net/netip net/url strconv strings",
+	"origin.go":     "fmt net/netip strconv strings",
 }
 
 // codec is pure: no file of it may mention a connection or what belongs to one.
