@@ -140,6 +140,7 @@ type deflateTerms struct {
 
 func (t *deflateTerms) String() string {
 	var b strings.Builder
+	b.Grow(128) // hardly any is longer
 	b.WriteString(extensionName)
 	param := func(name string, value int) {
 		b.WriteString("; ")
@@ -167,7 +168,7 @@ func (t *deflateTerms) String() string {
 // parseDeflateTerms judges parameters as RFC 7692 section 7.1 wants it: those that are not
 // defined, have a value that is not, or occur twice make the whole invalid.
 func parseDeflateTerms(params []extensionParam, response bool) (t deflateTerms, err error) {
-	seen := make(map[string]bool, len(params))
+	seen := make(map[string]bool)
 	for _, p := range params {
 		if seen[p.name] {
 			return t, fmt.Errorf("parameter %s occurs twice", p.name)
@@ -182,8 +183,10 @@ func parseDeflateTerms(params []extensionParam, response bool) (t deflateTerms, 
 		case paramServerMaxWindowBits: // section 7.1.2.1
 			t.serverBits, valid = parseWindowBits(p.value)
 		case paramClientMaxWindowBits: // section 7.1.2.2: an offer needs no value
-			t.clientBits, valid = parseWindowBits(p.value)
-			t.clientBitsAllowed, valid = true, valid || !p.hasValue && !response
+			t.clientBitsAllowed, valid = true, !response
+			if p.hasValue {
+				t.clientBits, valid = parseWindowBits(p.value)
+			}
 		default:
 			return t, fmt.Errorf("unknown parameter %q", p.name)
 		}
@@ -203,15 +206,11 @@ func parseWindowBits(s string) (int, bool) {
 	return n, true
 }
 
-// acceptDeflate is the server's side. It accepts the first offer that it can, of those in the
-// Sec-WebSocket-Extensions header lines of a request, and returns the response. If there is
-// none, or c is nil, it returns "", nil: the connection goes without compression.
-func acceptDeflate(offers []string, c *Compression) (response string, p *deflateParams) {
+// acceptDeflate is the server's side. It accepts the first offer that it can, of the
+// extensions that a request asks for, and returns the response. If there is none, or c is
+// nil, it returns "", nil: the connection goes without compression.
+func acceptDeflate(extensions []extension, c *Compression) (response string, p *deflateParams) {
 	if c == nil {
-		return "", nil
-	}
-	extensions, err := parseExtensions(offers)
-	if err != nil {
 		return "", nil
 	}
 	for _, ext := range extensions {

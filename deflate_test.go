@@ -8,6 +8,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// acceptLines is acceptDeflate for header lines. Those that are no list were refused before.
+func acceptLines(lines []string, c *Compression) (response string, p *deflateParams) {
+	extensions, err := parseExtensions(lines)
+	if err != nil {
+		return "", nil
+	}
+	return acceptDeflate(extensions, c)
+}
+
 func TestCompressionValidate(t *testing.T) {
 	for _, c := range []*Compression{
 		nil, {}, {WindowBits: 8}, {WindowBits: 15}, {Level: 1}, {Level: 9}, {MinSize: -1}, {MinSize: 1 << 20},
@@ -24,17 +33,17 @@ func TestCompressionValidate(t *testing.T) {
 }
 
 func TestCompressionDefaults(t *testing.T) {
-	_, p := acceptDeflate([]string{"permessage-deflate"}, &Compression{})
+	_, p := acceptLines([]string{"permessage-deflate"}, &Compression{})
 	assert.Equal(t, &deflateParams{
 		send: deflateContext{bits: 15}, recv: deflateContext{bits: 15}, level: 4, minSize: 512,
 	}, p)
-	_, p = acceptDeflate([]string{"permessage-deflate"}, &Compression{ContextTakeover: true, Level: 9})
+	_, p = acceptLines([]string{"permessage-deflate"}, &Compression{ContextTakeover: true, Level: 9})
 	assert.Equal(t, &deflateParams{
 		send: deflateContext{takeover: true, bits: 15}, recv: deflateContext{takeover: true, bits: 15}, level: 9, minSize: 32,
 	}, p)
-	_, p = acceptDeflate([]string{"permessage-deflate"}, &Compression{MinSize: -1})
+	_, p = acceptLines([]string{"permessage-deflate"}, &Compression{MinSize: -1})
 	assert.Equal(t, 0, p.minSize)
-	_, p = acceptDeflate([]string{"permessage-deflate"}, &Compression{MinSize: 1})
+	_, p = acceptLines([]string{"permessage-deflate"}, &Compression{MinSize: 1})
 	assert.Equal(t, 1, p.minSize)
 }
 
@@ -176,7 +185,7 @@ func TestAcceptDeflate(t *testing.T) {
 			"permessage-deflate; client_no_context_takeover; client_max_window_bits"},
 			"permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9", contexts{-9, -15}},
 	} {
-		response, p := acceptDeflate(test.offers, test.c)
+		response, p := acceptLines(test.offers, test.c)
 		assert.Equal(t, test.response, response, "section %s: %q", test.section, test.offers)
 		if test.response == "" {
 			assert.Nil(t, p)
@@ -286,7 +295,7 @@ func TestOfferIsUnderstood(t *testing.T) {
 	}
 	for _, client := range options {
 		for _, server := range options {
-			response, sp := acceptDeflate([]string{client.offer()}, server)
+			response, sp := acceptLines([]string{client.offer()}, server)
 			require.NotNil(t, sp)
 			cp, err := checkDeflateResponse([]string{response}, client)
 			require.NoError(t, err, "%s: %s", client.offer(), response)
@@ -325,7 +334,7 @@ func FuzzExtensions(f *testing.F) {
 		if p, err := checkDeflateResponse(lines, c); (p == nil) == (err == nil) {
 			t.Fatalf("%v, %v", p, err)
 		}
-		response, p := acceptDeflate(lines, c)
+		response, p := acceptLines(lines, c)
 		if (p == nil) != (response == "") {
 			t.Fatalf("%q, %v", response, p)
 		}

@@ -463,7 +463,7 @@ func TestDialCompressionRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			addr := rawServer(t, func(nc net.Conn, r *http.Request) {
 				extra := http.Header{"Sec-Websocket-Extensions": {extensions}}
-				response := acceptResponse(r.Header.Get("Sec-WebSocket-Key"), "", "", nil)
+				response := appendResponse(nil, r.Header.Get("Sec-WebSocket-Key"), "", "", nil)
 				var b bytes.Buffer
 				b.Write(bytes.TrimSuffix(response, []byte("\r\n")))
 				_ = extra.Write(&b)
@@ -565,7 +565,8 @@ func TestDialRequest(t *testing.T) {
 			require.NoError(t, err)
 			offered, ref := checkRequest(r)
 			require.Nil(t, ref)
-			assert.Equal(t, request{key[1], test.opts.Subprotocols}, offered)
+			assert.Equal(t, key[1], offered.key)
+			assert.Equal(t, test.opts.Subprotocols, offered.subprotocols)
 
 			delete(test.opts.Header, "host")
 			if header != nil {
@@ -817,7 +818,7 @@ func TestDialBuffered(t *testing.T) {
 		}
 		defer nc.Close()
 		const together, later = 1000, 10 // more than the buffer of a Transport holds, and part of a frame
-		all := string(acceptResponse(req.key, "", "", nil)) + strings.Repeat(helloFrame, together) + helloFrame[:3]
+		all := string(appendResponse(nil, req.key, "", "", nil)) + strings.Repeat(helloFrame, together) + helloFrame[:3]
 		_, _ = io.WriteString(nc, all)
 		_, _ = io.ReadFull(nc, make([]byte, len(maskedHello))) // until the client has read them
 		_, _ = io.WriteString(nc, helloFrame[3:]+strings.Repeat(helloFrame, later))
@@ -939,7 +940,7 @@ func TestDialRoundTripperWithoutWriter(t *testing.T) {
 	name := "Sec-WebSocket-Key" // spelled as in the RFC
 	rt := roundTripper(func(r *http.Request) (*http.Response, error) {
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(
-			acceptResponse(r.Header[name][0], "", "", nil))), r)
+			appendResponse(nil, r.Header[name][0], "", "", nil))), r)
 		resp.Body = io.NopCloser(strings.NewReader(""))
 		return resp, err
 	})

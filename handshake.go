@@ -112,8 +112,10 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 		keepAlive:      opts.KeepAlive,
 	}
 	var extensions string
-	extensions, cfg.deflate = acceptDeflate(r.Header.Values("Sec-WebSocket-Extensions"), opts.Compression)
-	response := acceptResponse(req.key, cfg.subprotocol, extensions, w.Header())
+	extensions, cfg.deflate = acceptDeflate(req.extensions, opts.Compression)
+	buf := getBuffer(0)
+	defer putBuffer(buf)
+	response := appendResponse(buf.b, req.key, cfg.subprotocol, extensions, w.Header())
 
 	nc, brw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -189,7 +191,17 @@ const notWebSocket = `not a WebSocket handshake: no "websocket" in the Upgrade h
 type request struct {
 	key          string
 	subprotocols []string
+	extensions   []extension
 }
+
+// The names of header fields as net/http spells them, who has to turn any other spelling
+// into that, which takes memory.
+const (
+	headerKey        = "Sec-Websocket-Key"
+	headerVersion    = "Sec-Websocket-Version"
+	headerProtocol   = "Sec-Websocket-Protocol"
+	headerExtensions = "Sec-Websocket-Extensions"
+)
 
 // checkRequest holds r against RFC 6455 section 4.2.1.
 func checkRequest(r *http.Request) (request, *refusal) {
@@ -200,7 +212,7 @@ func checkRequest(r *http.Request) (request, *refusal) {
 		return request{}, &refusal{status: http.StatusHTTPVersionNotSupported,
 			reason: "WebSockets over " + r.Proto + " (RFC 8441) are not supported: connect over HTTP/1.1"}
 	}
-	if !hasToken(r.Header.Values("Upgrade"), "websocket") {
+	if !hasToken(r.Header["Upgrade"], "websocket") {
 		return bad(notWebSocket)
 	}
 	if r.Method != http.MethodGet {
@@ -214,11 +226,11 @@ func checkRequest(r *http.Request) (request, *refusal) {
 	if r.Host == "" {
 		return bad("the handshake has no Host header")
 	}
-	if !hasToken(r.Header.Values("Connection"), "Upgrade") {
+	if !hasToken(r.Header["Connection"], "Upgrade") {
 		return bad(`no "Upgrade" in the handshake's Connection header`)
 	}
 	// RFC 6455 section 11.3.5: the version may not appear more than once.
-	switch version := r.Header.Values("Sec-WebSocket-Version"); {
+	switch version := r.Header[headerVersion]; {
 	case len(version) == 0:
 		_, ref := bad("the handshake has no Sec-WebSocket-Version header")
 		ref.header, ref.value = "Sec-WebSocket-Version", "13"
@@ -232,7 +244,7 @@ func checkRequest(r *http.Request) (request, *refusal) {
 			header: "Sec-WebSocket-Version", value: "13"}
 	}
 	// RFC 6455 section 11.3.1: nor may the key.
-	key := r.Header.Values("Sec-WebSocket-Key")
+	key := r.Header[headerKey]
 	if len(key) != 1 {
 		return bad("the handshake has %d Sec-WebSocket-Key headers instead of one", len(key))
 	}
@@ -244,61 +256,84 @@ func checkRequest(r *http.Request) (request, *refusal) {
 		return bad("the handshake has a body")
 	}
 	// RFC 6455 section 4.1, item 10 of the requirements for the request.
-	subprotocols := slices.Collect(listElements(r.Header.Values("Sec-WebSocket-Protocol")))
+	subprotocols := slices.Collect(listElements(r.Header[headerProtocol]))
 	if err := checkSubprotocols(subprotocols); err != nil {
 		return bad("the handshake's Sec-WebSocket-Protocol: %v", err)
 	}
 	// RFC 6455 section 9.1: what is no list of extensions fails the handshake, whether we
 	// support any or not.
-	if lines := r.Header.Values("Sec-WebSocket-Extensions"); len(lines) > 0 {
-		if _, err := parseExtensions(lines); err != nil {
+	var extensions []extension
+	if lines := r.Header[headerExtensions]; len(lines) > 0 {
+		var err error
+		if extensions, err = parseExtensions(lines); err != nil {
 			return bad("the handshake's Sec-WebSocket-Extensions: %v", err)
 		}
 	}
-	return request{key: key[0], subprotocols: subprotocols}, nil
+	return request{key[0], subprotocols, extensions}, nil
 }
+
+var canonicalBase64 = base64.StdEncoding.Strict()
 
 // validKey reports whether key is 16 bytes in canonical base64. The length
 // counts because the decoder skips line ends.
 func validKey(key string) bool {
-	nonce, err := base64.StdEncoding.Strict().DecodeString(key)
-	return err == nil && len(nonce) == 16 && len(key) == 24
+	if len(key) != 24 {
+		return false
+	}
+	var nonce [18]byte // room for what 24 digits without padding would be
+	n, err := canonicalBase64.Decode(nonce[:], []byte(key))
+	return err == nil && n == 16
 }
 
 // acceptKey answers a client's key (RFC 6455 section 4.2.2, item 5.4).
 func acceptKey(key string) string {
+	var buf [60]byte // a valid key is 24 bytes long
+	b := append(buf[:0], key...)
+	b = append(b, "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"...)
 	var sum [sha1.Size]byte
 	// The hash only shows that the server understood; no security rests on it.
-	fips140.WithoutEnforcement(func() {
-		sum = sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	})
+	fips140.WithoutEnforcement(func() { sum = sha1.Sum(b) })
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// acceptResponse builds the server's handshake (RFC 6455 section 4.2.2).
-func acceptResponse(key, subprotocol, extensions string, extra http.Header) []byte {
-	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 101 Switching Protocols\r\n" +
-		"Upgrade: websocket\r\n" +
-		"Connection: Upgrade\r\n" +
-		"Sec-WebSocket-Accept: " + acceptKey(key) + "\r\n")
+// appendResponse appends the server's handshake (RFC 6455 section 4.2.2) to b.
+func appendResponse(b []byte, key, subprotocol, extensions string, extra http.Header) []byte {
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\n"+
+		"Upgrade: websocket\r\n"+
+		"Connection: Upgrade\r\n"...)
+	b = appendHeader(b, "Sec-WebSocket-Accept", acceptKey(key))
 	if subprotocol != "" {
-		b.WriteString("Sec-WebSocket-Protocol: " + subprotocol + "\r\n")
+		b = appendHeader(b, "Sec-WebSocket-Protocol", subprotocol)
 	}
 	if extensions != "" {
-		b.WriteString("Sec-WebSocket-Extensions: " + extensions + "\r\n")
+		b = appendHeader(b, "Sec-WebSocket-Extensions", extensions)
 	}
+	if len(extra) > 0 {
+		b = appendExtra(b, extra)
+	}
+	return append(b, "\r\n"...)
+}
+
+func appendHeader(b []byte, name, value string) []byte {
+	b = append(b, name...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+// appendExtra appends the headers that do not belong to the handshake.
+func appendExtra(b []byte, h http.Header) []byte {
 	exclude := make(map[string]bool)
-	for name := range extra {
+	for name := range h {
 		if isHandshakeHeader(name) {
 			exclude[name] = true
 		}
 	}
-	// Neither this nor any write to a bytes.Buffer fails. It leaves out invalid
-	// names and turns line ends in values into spaces.
-	extra.WriteSubset(&b, exclude)
-	b.WriteString("\r\n")
-	return b.Bytes()
+	// This does not fail, as no write to a bytes.Buffer does. It leaves out
+	// invalid names and turns line ends in values into spaces.
+	w := bytes.NewBuffer(b)
+	h.WriteSubset(w, exclude)
+	return w.Bytes()
 }
 
 // isHandshakeHeader reports whether a header belongs to the handshake itself,
@@ -314,7 +349,7 @@ func isHandshakeHeader(name string) bool {
 // checkSubprotocols reports an error unless names are unique tokens
 // (RFC 6455 section 4.1).
 func checkSubprotocols(names []string) error {
-	seen := make(map[string]bool, len(names))
+	seen := make(map[string]bool)
 	for _, name := range names {
 		if !isToken(name) {
 			return fmt.Errorf("%s is not a token", clip(name))
@@ -338,7 +373,7 @@ func selectSubprotocol(supported, offered []string) string {
 
 // checkOrigin refuses requests from pages that are not trusted.
 func checkOrigin(r *http.Request, trusted []string) *refusal {
-	lines := r.Header.Values("Origin")
+	lines := r.Header["Origin"]
 	switch ok, err := trustsOrigin(lines, r.Host, trusted); {
 	case err != nil:
 		return &refusal{status: http.StatusInternalServerError, reason: "AcceptOptions.TrustedOrigins: " + err.Error()}
@@ -383,8 +418,8 @@ func equalFold(s, ascii string) bool {
 
 // isToken reports whether s is a token (RFC 9110 section 5.6.2).
 func isToken(s string) bool {
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+	for i := range len(s) {
+		if !isTokenChar(s[i]) {
 			return false
 		}
 	}
