@@ -223,3 +223,54 @@ func FuzzHeader(f *testing.F) {
 		require.Equal(t, b[:n], AppendHeader(nil, h), "%+v", h)
 	})
 }
+
+var headers = []struct {
+	name string
+	h    Header
+}{
+	{"small", Header{Fin: true, Opcode: OpText, Length: 125}},
+	{"small masked", Header{Fin: true, Opcode: OpText, Masked: true, Key: [4]byte{1, 2, 3, 4}, Length: 125}},
+	{"medium masked", Header{Fin: true, Opcode: OpText, Masked: true, Key: [4]byte{1, 2, 3, 4}, Length: 1 << 10}},
+	{"large masked", Header{Fin: true, Opcode: OpText, Masked: true, Key: [4]byte{1, 2, 3, 4}, Length: 1 << 20}},
+}
+
+func TestHeaderAllocs(t *testing.T) {
+	for _, test := range headers {
+		buf := make([]byte, 0, maxHeaderSize)
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			h, _, _ := ParseHeader(AppendHeader(buf, test.h))
+			if judge(h, inboundState{client: !h.Masked}) != nil {
+				t.Fatal("judged wrong")
+			}
+		}), test.name)
+	}
+}
+
+func BenchmarkHeader(b *testing.B) {
+	for _, test := range headers {
+		wire := AppendHeader(nil, test.h)
+		b.Run("parse/"+test.name, func(b *testing.B) {
+			for b.Loop() {
+				if _, n, _ := ParseHeader(wire); n != len(wire) {
+					b.Fatal("parsed wrong")
+				}
+			}
+		})
+		b.Run("append/"+test.name, func(b *testing.B) {
+			buf := make([]byte, 0, maxHeaderSize)
+			for b.Loop() {
+				if len(AppendHeader(buf, test.h)) != len(wire) {
+					b.Fatal("appended wrong")
+				}
+			}
+		})
+		b.Run("judge/"+test.name, func(b *testing.B) {
+			s := inboundState{client: !test.h.Masked}
+			for b.Loop() {
+				if judge(test.h, s) != nil {
+					b.Fatal("judged wrong")
+				}
+			}
+		})
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
 // nullConn is a network connection that takes everything and costs nothing, so that what is
@@ -120,9 +119,10 @@ func BenchmarkUpgrade(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		nc, err := net.Dial("tcp", addr)
-		require.NoError(b, err)
-		_, err = nc.Write(request)
-		require.NoError(b, err)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, _ = nc.Write(request)
 		n, err := io.ReadFull(nc, response)
 		if err != io.ErrUnexpectedEOF || !strings.HasPrefix(string(response[:n]), "HTTP/1.1 101 ") {
 			b.Fatalf("%v after %q", err, response[:n])

@@ -122,14 +122,16 @@ func FuzzMask(f *testing.F) {
 }
 
 func BenchmarkMask(b *testing.B) {
-	for _, n := range []int{16, 125, 1024, 65536} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			p := make([]byte, n)
-			b.SetBytes(int64(n))
-			pos := 0
-			for b.Loop() {
-				pos = Mask(p, [4]byte{0x37, 0xfa, 0x21, 0x3d}, pos)
-			}
-		})
+	for _, n := range []int{1, 8, 16, 32, 125, 1024, 4096, 65536} {
+		for _, offset := range []int{0, 3} { // of the slice in memory; headers leave any
+			b.Run(fmt.Sprintf("%d/offset=%d", n, offset), func(b *testing.B) {
+				p := make([]byte, offset+n)[offset:]
+				b.SetBytes(int64(n))
+				pos := 0
+				for b.Loop() {
+					pos = Mask(p, [4]byte{0x37, 0xfa, 0x21, 0x3d}, pos)
+				}
+			})
+		}
 	}
 }
