@@ -106,6 +106,37 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
+// A peer that sends much at once: what is behind a message is not moved for its sake.
+func TestReadLeavesTheRestInPlace(t *testing.T) {
+	one := frame(true, OpText, "Hello, this is a small message.", true)
+	c := newConn(nullConn{}, bytes.Repeat(one, 100), config{})
+	for i := range 98 {
+		_, _, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, (i+1)*len(one), c.in.r)
+	}
+}
+
+// BenchmarkReadBuffered is BenchmarkRead of what is in the buffer already.
+func BenchmarkReadBuffered(b *testing.B) {
+	for _, size := range []int{16, 125, 1 << 10} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			stream := loopStream(Binary, size, 1, true)
+			count := len(stream) / len(frame(true, OpBinary, string(make([]byte, size)), true))
+			buf := make([]byte, 0, size)
+			b.SetBytes(int64(size))
+			for i := 0; i < b.N; i += count {
+				c := newConn(nullConn{}, stream, config{})
+				for range count {
+					if _, _, err := c.Read(context.Background(), buf); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkWrite(b *testing.B) {
 	for role, cfg := range loopRoles {
 		for _, size := range loopSizes {

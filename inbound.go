@@ -128,7 +128,9 @@ func (c *Conn) takeRead(ctx context.Context) error {
 
 func (c *Conn) releaseRead() {
 	in := &c.in
-	in.shrink()
+	if in.w-in.r <= len(in.small) {
+		in.shrink()
+	}
 	if in.err.get() == nil && (in.remaining > 0 || in.dataAhead) {
 		in.data <- struct{}{}
 	} else {
