@@ -88,27 +88,6 @@ func TestCompressedStreams(t *testing.T) {
 	}
 }
 
-func FuzzCompressedConn(f *testing.F) {
-	for _, s := range compressedStreams(f) {
-		f.Add(s.bytes)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 4096 {
-			return
-		}
-		synctest.Test(t, func(t *testing.T) {
-			cfg := config{maxMessageSize: 1000, keepAlive: -1, deflate: agreed(true, 10)}
-			whole := receive(t, cfg, b, 0, ways[0])
-			require.Equal(t, whole, receiveInterrupted(t, cfg, b))
-			for _, w := range ways {
-				o := receive(t, cfg, b, 1, w)
-				require.Equal(t, whole.messages, o.messages)
-				// Who reads piece by piece sees a fault before the rest of the message is there.
-			}
-		})
-	})
-}
-
 // journal returns messages that resemble each other, of all sizes.
 func journal(rnd *rand.Rand, n int) [][]byte {
 	var all [][]byte

@@ -311,35 +311,6 @@ func TestClientStreams(t *testing.T) {
 	}
 }
 
-func FuzzConn(f *testing.F) {
-	for _, s := range streams() {
-		f.Add(s.bytes, false)
-	}
-	f.Add(bytes.Join([][]byte{frame(true, OpText, "Hello", false), frame(true, OpPing, "", false), closeFrame(1000, "", false)}, nil), true)
-	f.Fuzz(func(t *testing.T, b []byte, client bool) {
-		if len(b) > 4096 {
-			return
-		}
-		synctest.Test(t, func(t *testing.T) {
-			cfg := config{maxMessageSize: 1000, keepAlive: -1, client: client}
-			whole := receive(t, cfg, b, 0, ways[0])
-			if client {
-				whole.sent = "" // masking keys differ
-			}
-			outcomes := []outcome{receiveInterrupted(t, cfg, b)}
-			for _, w := range ways {
-				outcomes = append(outcomes, receive(t, cfg, b, 0, w), receive(t, cfg, b, 1, w))
-			}
-			for _, o := range outcomes {
-				if client {
-					o.sent = ""
-				}
-				require.Equal(t, whole, o)
-			}
-		})
-	})
-}
-
 // RFC 6455 section 8.1 lets us fail at the end of the message; we do at the first byte that
 // cannot be, though the frame goes on.
 func TestInvalidTextFailsInsideTheFrame(t *testing.T) {
