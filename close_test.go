@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -474,5 +476,65 @@ func TestBrokenConnection(t *testing.T) {
 			require.ErrorAs(t, err, &ce)
 			require.Equal(t, "sorry", ce.Reason)
 		})
+	})
+}
+
+// FuzzClosePayload has Close frames of any payload received, and sent as far as they may be, in
+// both roles.
+func FuzzClosePayload(f *testing.F) {
+	f.Fuzz(func(t *testing.T, payload []byte, client bool) {
+		if len(payload) > maxControlPayloadSize {
+			return
+		}
+		cfg := config{keepAlive: -1, client: client}
+		nc := &replayConn{in: frame(true, OpClose, string(payload), !client)}
+		c := newConn(nc, nil, cfg)
+		_, _, err := c.Read(t.Context(), nil)
+		assert.Equal(t, 1, strings.Count(err.Error(), "websocket: "))
+		var ce *CloseError
+		var perr *ProtocolError
+		var code StatusCode
+		if len(payload) > 1 {
+			code = StatusCode(binary.BigEndian.Uint16(payload))
+		}
+		valid := false
+		switch {
+		case len(payload) == 0:
+			require.ErrorAs(t, err, &ce)
+			assert.Equal(t, &CloseError{Code: StatusNoStatusReceived}, ce)
+		case len(payload) == 1 || !mayTravel(payload):
+			require.ErrorAs(t, err, &perr)
+			assert.Equal(t, StatusProtocolError, perr.Code)
+		case endOfText(payload[2:]) < len(payload)-2:
+			require.ErrorAs(t, err, &perr)
+			assert.Equal(t, StatusInvalidFramePayloadData, perr.Code)
+		default:
+			valid = true
+			require.ErrorAs(t, err, &ce)
+			assert.Equal(t, &CloseError{code, string(payload[2:])}, ce)
+			assert.Contains(t, err.Error(), strconv.Itoa(int(code)))
+		}
+		if perr != nil {
+			assert.Equal(t, closeFrame(perr.Code, perr.Reason, false), unmasked(nc.out))
+		} else {
+			assert.Equal(t, frame(true, OpClose, string(payload), false), unmasked(nc.out), "the same comes back")
+		}
+		assert.Error(t, c.Write(t.Context(), Text, nil))
+
+		// What may be received may be sent, and nothing else but that it must have a code.
+		if len(payload) < 2 {
+			return
+		}
+		nc = &replayConn{in: frame(true, OpClose, string(payload), !client)}
+		c = newConn(nc, nil, cfg)
+		err = c.Shutdown(t.Context(), code, string(payload[2:]))
+		if valid {
+			require.NoError(t, err)
+			assert.Equal(t, frame(true, OpClose, string(payload), false), unmasked(nc.out))
+			return
+		}
+		require.Error(t, err)
+		assert.Empty(t, nc.out)
+		require.NoError(t, c.Write(t.Context(), Text, nil), "nothing has happened")
 	})
 }

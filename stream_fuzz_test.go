@@ -379,11 +379,10 @@ func receiveNetConn(t testing.TB, cfg config, b []byte, pace string) (got []byte
 	return got, plainly(o.end(t, c, permanent, sent), cfg.client)
 }
 
-// replayConn is a network connection from which a stream is read, and that forgets what is
-// written.
+// replayConn is a network connection from which a stream is read, without deadlines.
 type replayConn struct {
 	net.Conn
-	in []byte
+	in, out []byte
 }
 
 func (c *replayConn) Read(p []byte) (int, error) {
@@ -395,7 +394,11 @@ func (c *replayConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c *replayConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *replayConn) Write(p []byte) (int, error) {
+	c.out = append(c.out, p...)
+	return len(p), nil
+}
+
 func (c *replayConn) Close() error                     { return nil }
 func (c *replayConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *replayConn) SetWriteDeadline(time.Time) error { return nil }
