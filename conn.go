@@ -202,7 +202,7 @@ func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
 		if err := c.in.err.get(); err != nil {
 			return err
 		}
-		if c.in.remaining > 0 {
+		if c.in.messageAhead() {
 			return nil
 		}
 		_, n, err := c.nextFrame(ctx)

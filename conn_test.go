@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -171,6 +172,37 @@ func TestPing(t *testing.T) {
 			}
 			wg.Wait()
 		})
+	})
+	t.Run("leaves a Close that is behind a message which is being read", func(t *testing.T) {
+		text := []byte(strings.Repeat("x", 5000))
+		for _, stream := range []func(*Conn) (io.Reader, error){
+			func(c *Conn) (io.Reader, error) {
+				_, r, err := c.NextReader(context.Background())
+				return r, err
+			},
+			func(c *Conn) (io.Reader, error) { return NetConn(c, Text), nil },
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				p := agreed(true, 15)
+				c, peer := serve(t, config{deflate: p})
+				z, ok := newDeflater(p).appendMessage(nil, text)
+				require.True(t, ok)
+				send(t, peer, compressedFrame(true, OpText, string(z)), closeFrame(1000, "", true))
+				r, err := stream(c)
+				require.NoError(t, err)
+				got := make([]byte, len(text))
+				_, err = io.ReadFull(r, got[:10])
+				require.NoError(t, err)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				require.ErrorIs(t, c.Ping(ctx), context.DeadlineExceeded)
+				_, err = io.ReadFull(r, got[10:])
+				require.NoError(t, err)
+				require.Equal(t, text, got)
+				var ce *CloseError
+				require.ErrorAs(t, c.Ping(t.Context()), &ce)
+			})
+		}
 	})
 	t.Run("reads itself, and leaves data for Read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -131,7 +131,7 @@ func (c *Conn) releaseRead() {
 	if in.w-in.r <= len(in.small) {
 		in.shrink()
 	}
-	if in.err.get() == nil && (in.remaining > 0 || in.dataAhead) {
+	if in.err.get() == nil && in.messageAhead() {
 		in.data <- struct{}{}
 	} else {
 		in.idle <- struct{}{}
@@ -222,6 +222,12 @@ func (in *inbound) checkSize(h Header) *ProtocolError {
 // unfinished reports whether there is a message that a call to come goes on with.
 func (in *inbound) unfinished() bool {
 	return in.open || in.inflating != nil || len(in.partial) > 0
+}
+
+// messageAhead reports whether a message is to be read before anything else: a data frame, or
+// what is there of one that has arrived whole and that a Close behind it must not cut.
+func (in *inbound) messageAhead() bool {
+	return in.remaining > 0 || in.dataAhead || !in.open && in.unfinished()
 }
 
 // begin consumes the header of a data frame, which has n bytes.

@@ -88,9 +88,30 @@ type inflateReader struct {
 	in   *inflation // from the first Read to the first error
 	left int64
 	err  error
+
+	ahead   [1]byte // of the message, read by more
+	isAhead bool
 }
 
-func (r *inflateReader) Read(p []byte) (int, error) {
+func (r *inflateReader) Read(p []byte) (n int, err error) {
+	if r.isAhead && len(p) > 0 {
+		n = copy(p, r.ahead[:])
+		r.isAhead = false
+	}
+	m, err := r.read(p[n:])
+	return n + m, err
+}
+
+// more reports whether there is more of the message. It may read of the source.
+func (r *inflateReader) more() bool {
+	if !r.isAhead {
+		n, _ := r.read(r.ahead[:])
+		r.isAhead = n > 0
+	}
+	return r.isAhead
+}
+
+func (r *inflateReader) read(p []byte) (int, error) {
 	if r.err != nil || len(p) == 0 {
 		return 0, r.err
 	}

@@ -59,6 +59,9 @@ func (c *Conn) readInflated(ctx context.Context, p []byte) (int, error) {
 		in.inflating = in.inflate.reader(payloadReader{c, ctx}, in.limit)
 	}
 	n, err := in.inflating.Read(p)
+	if err == nil && !in.open && !in.inflating.more() {
+		err = in.inflating.err
+	}
 	if bad := in.checkInflated(p[:n], err == io.EOF); bad != nil {
 		err = bad
 	}
