@@ -283,8 +283,11 @@ func (c *Conn) sendClose(ctx context.Context, code StatusCode, reason string) er
 // replyClose sends a Close frame on behalf of the reader, in bounded time, and makes err the
 // error of all writes to come.
 func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	call := ctx
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(call), closeTimeout)
 	defer cancel()
+	// When the call's context ends, the peer is answered still if that takes no waiting.
+	defer context.AfterFunc(call, func() { time.AfterFunc(promptTimeout, cancel) })()
 	c.out.err.set(err)
 	if c.takeWire(ctx) == nil {
 		_ = c.sendClose(ctx, code, reason)

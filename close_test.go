@@ -479,6 +479,58 @@ func TestBrokenConnection(t *testing.T) {
 	})
 }
 
+// arrivalConn calls arrived when bytes have arrived, before anybody sees them.
+type arrivalConn struct {
+	*pipeConn
+	arrived func()
+}
+
+func (c *arrivalConn) Read(p []byte) (n int, err error) {
+	if n, err = c.pipeConn.Read(p); n > 0 {
+		c.arrived()
+	}
+	return n, err
+}
+
+// A Close frame that arrives when the context of the Read ends is answered all the same, and so
+// is what breaks a rule, but not for longer than that takes no waiting.
+func TestCloseIsAnsweredAfterTheContext(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		for _, sent := range [][]byte{closeFrame(3000, "bye", true), frame(true, OpText, "\xff", true)} {
+			synctest.Test(t, func(t *testing.T) {
+				size := pipeSize
+				if full {
+					size = 0
+				}
+				nc, peer := newPipeSize(size, pipeSize)
+				ctx, cancel := context.WithCancel(t.Context())
+				c := newConn(&arrivalConn{nc, cancel}, nil, config{})
+				defer c.Close()
+				send(t, peer, sent)
+				require.NoError(t, peer.CloseWrite())
+				start := time.Now()
+				_, _, err := c.Read(ctx, nil)
+				var ce *CloseError
+				var perr *ProtocolError
+				switch {
+				case errors.As(err, &ce):
+					require.Equal(t, &CloseError{3000, "bye"}, ce)
+				default:
+					require.ErrorAs(t, err, &perr)
+				}
+				if full {
+					require.LessOrEqual(t, time.Since(start), promptTimeout)
+				} else if ce != nil {
+					expect(t, peer, closeFrame(3000, "bye", false))
+				} else {
+					expect(t, peer, closeFrame(perr.Code, perr.Reason, false))
+				}
+				expectEOF(t, peer)
+			})
+		}
+	}
+}
+
 // FuzzClosePayload has Close frames of any payload received, and sent as far as they may be, in
 // both roles.
 func FuzzClosePayload(f *testing.F) {
