@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -477,6 +478,32 @@ func TestBrokenConnection(t *testing.T) {
 			require.Equal(t, "sorry", ce.Reason)
 		})
 	})
+}
+
+// A Read that begins while Shutdown does gets a message from its first byte on, or none.
+func TestReadBesideShutdown(t *testing.T) {
+	message := frame(true, OpText, strings.Repeat("0123456789", 20), true)
+	for range 5000 {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, message[:100])
+			read, shutdown := make(chan error, 1), make(chan error, 1)
+			go func() { shutdown <- c.Shutdown(t.Context(), StatusNormalClosure, "") }()
+			go func() {
+				_, msg, err := c.Read(t.Context(), nil)
+				if err == nil && len(msg) != 200 {
+					err = fmt.Errorf("%d bytes of 200", len(msg))
+				}
+				read <- err
+			}()
+			synctest.Wait()
+			send(t, peer, message[100:], closeFrame(1000, "", true))
+			require.NoError(t, <-shutdown)
+			if err := <-read; err != nil {
+				require.ErrorIs(t, err, net.ErrClosed)
+			}
+		})
+	}
 }
 
 // arrivalConn calls arrived when bytes have arrived, before anybody sees them.

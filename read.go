@@ -170,7 +170,15 @@ func (c *Conn) beginRead(ctx context.Context) error {
 	if c.out.err.get() == errClosed {
 		return errClosed // what is still to come belongs to Shutdown
 	}
-	return c.takeRead(ctx)
+	if err := c.takeRead(ctx); err != nil {
+		return err
+	}
+	if c.out.err.get() == errClosed {
+		// It may have dropped the beginning of a message meanwhile.
+		c.releaseRead()
+		return errClosed
+	}
+	return nil
 }
 
 // nextMessage makes the next message the current one, unless an interrupted Read has left
