@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -26,7 +27,7 @@ import (
 // unless something was done that may end the connection, all of them arrive.
 func FuzzConversation(f *testing.F) {
 	f.Fuzz(func(t *testing.T, mode uint16, script []byte) {
-		if len(script) > 120 {
+		if len(script) > 80 {
 			return
 		}
 		synctest.Test(t, func(t *testing.T) { converse(t, mode, script) })
@@ -158,7 +159,7 @@ func fuzzedMessage(lane, i, size int) []byte {
 		if v := rnd.Uint32(); v%2 == 0 {
 			b = append(b, "what comes again and again, "[:v>>1%28]...)
 		} else {
-			b = fmt.Appendf(b, "%x", v)
+			b = strconv.AppendUint(b, uint64(v), 36)
 		}
 	}
 	return b
@@ -253,7 +254,7 @@ func (x *side) ending() bool { return x.risky.Load() || x.peer.risky.Load() }
 // do has x do a step of the script, most of them in a goroutine of its own.
 func (x *side) do(t *testing.T, step byte, arg int) {
 	lane := int(step >> 4 & 1)
-	size := arg * []int{1, 10, 100, 300}[step>>5&3]
+	size := arg * []int{1, 5, 30, 300}[step>>5&3]
 	if x.roomy {
 		size = arg * int(1+step>>5&3)
 	}

@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -103,8 +104,10 @@ func (s *netConnScript) run(script []byte) {
 			s.drain()
 		case 15:
 			switch {
-			case arg < 200:
+			case arg < 100:
 				elapse(time.Duration(arg) * time.Millisecond)
+			case arg < 200:
+				s.ping()
 			case arg < 240:
 				s.finish()
 			default:
@@ -271,16 +274,8 @@ func (s *netConnScript) result(p []byte, err error) {
 		return
 	case err == os.ErrDeadlineExceeded:
 		require.False(s.t, s.over())
-	case s.closed || s.cut:
-		require.ErrorIs(s.t, err, net.ErrClosed)
-	case s.end != nil:
-		require.Equal(s.t, s.end, err)
-		require.Equal(s.t, len(s.payload), len(s.got), "something was lost")
-		require.True(s.t, s.over())
 	default:
-		require.True(s.t, s.finished, "%v", err)
-		require.ErrorIs(s.t, err, io.ErrUnexpectedEOF)
-		require.Equal(s.t, len(s.payload), len(s.got), "something was lost")
+		s.judgeEnd(err)
 	}
 	require.Empty(s.t, p)
 }
@@ -311,6 +306,38 @@ func (s *netConnScript) write(n int) {
 		s.cut = s.over()
 		require.False(s.t, s.cut && wait <= 0)
 	}
+}
+
+// ping has a Ping read what is in front of messages.
+func (s *netConnScript) ping() {
+	over := s.over()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	err := s.c.Ping(ctx)
+	require.Error(s.t, err, "nobody answers")
+	switch {
+	case over:
+	case !errors.Is(err, context.DeadlineExceeded):
+		s.judgeEnd(err)
+	case s.over():
+		s.cut = true
+	}
+}
+
+// judgeEnd holds against the script what reading ended with.
+func (s *netConnScript) judgeEnd(err error) {
+	switch {
+	case s.closed || s.cut:
+		require.ErrorIs(s.t, err, net.ErrClosed)
+		return
+	case s.end != nil:
+		require.Equal(s.t, s.end, netReadError(err))
+	default:
+		require.True(s.t, s.finished, "%v", err)
+		require.ErrorIs(s.t, err, io.ErrUnexpectedEOF)
+	}
+	require.True(s.t, s.over())
+	require.Equal(s.t, len(s.payload), len(s.got), "something was lost")
 }
 
 // drain has the peer read all there is.
@@ -393,7 +420,7 @@ func (s *netConnScript) judgeTaken() {
 		frames = frames[n+int(h.Length):]
 		require.True(s.t, h.Fin)
 		switch h.Opcode {
-		case OpPong:
+		case OpPing, OpPong:
 		case OpClose:
 			closing = true
 		default:
