@@ -995,30 +995,116 @@ func FuzzResponse(f *testing.F) {
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		require.NoError(f, err)
-		f.Add([]byte(fillIn(string(b), key)))
+		f.Add([]byte(fillIn(string(b), key)), false)
 	}
 	connection := regexp.MustCompile(`(?:^|,)[ \t]*[uU][pP][gG][rR][aA][dD][eE][ \t]*(?:,|$)`)
 	upgrade := regexp.MustCompile(`^[wW][eE][bB][sS][oO][cC][kK][eE][tT]$`)
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, b []byte, compression bool) {
 		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(b)), nil)
 		if err != nil {
 			return
 		}
 		h := resp.Header
+		opts := &DialOptions{Subprotocols: vectorSubprotocols}
+		extensions := h["Sec-Websocket-Extensions"]
+		agreed := extensions == nil
+		if compression {
+			opts.Compression = &Compression{}
+			// What is offered is no takeover for the server, and any window for the client.
+			agreed = agreed || regexp.MustCompile(`^[\t ,]*permessage-deflate([\t ]*;[\t ]*(server_no_context_takeover|`+
+				`client_no_context_takeover|(server|client)_max_window_bits[\t ]*=[\t ]*("?)[\\0-9]+"?)[\t ]*)*[\t ,]*$`).
+				MatchString(strings.Join(extensions, ","))
+		}
 		protocol := strings.Join(h["Sec-Websocket-Protocol"], "\n")
 		valid := resp.StatusCode == 101 &&
 			upgrade.MatchString(strings.Join(h["Upgrade"], "\n")) &&
 			connection.MatchString(strings.Join(h["Connection"], ",")) &&
 			strings.Join(h["Sec-Websocket-Accept"], "\n") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" &&
-			h["Sec-Websocket-Extensions"] == nil &&
+			agreed &&
 			(h["Sec-Websocket-Protocol"] == nil || protocol == "chat" || protocol == "superchat")
-		cfg, err := checkResponse(resp, key, &DialOptions{Subprotocols: vectorSubprotocols})
-		assert.Equal(t, valid, err == nil, "%v", err)
+		cfg, err := checkResponse(resp, key, opts)
+		if extensions == nil {
+			assert.Equal(t, valid, err == nil, "%v", err)
+		} else { // FuzzExtensions knows more of them
+			assert.True(t, valid || err != nil)
+		}
 		if err != nil {
 			assert.Less(t, len(err.Error()), 1000)
 			return
 		}
 		assert.Equal(t, protocol, cfg.subprotocol)
-		assert.Nil(t, cfg.deflate)
+		assert.Equal(t, extensions == nil, cfg.deflate == nil)
+	})
+}
+
+// FuzzDial has a server answer in any way, with anything behind the handshake, all at once or
+// byte by byte: a connection is made of what FuzzResponse accepts, and loses no byte.
+func FuzzDial(f *testing.F) {
+	files, err := filepath.Glob("testdata/handshake/responses/*.http")
+	require.NoError(f, err)
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		require.NoError(f, err)
+		f.Add(append(b, frame(true, OpText, "behind", false)...), false)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, slowly bool) {
+		if len(b) > maxFuzzedStream {
+			return
+		}
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			defer peer.Close()
+			var limited net.Conn = nc
+			if slowly {
+				limited = &chunkConn{nc, 1}
+			}
+			served := make(chan []byte, 1)
+			go func() {
+				defer close(served)
+				r, err := http.ReadRequest(bufio.NewReader(peer))
+				if err != nil {
+					return
+				}
+				key := r.Header.Get("Sec-WebSocket-Key")
+				answer := []byte(fillIn(string(b), key))
+				_, _ = peer.Write(answer)
+				_ = peer.CloseWrite()
+				br := bufio.NewReader(bytes.NewReader(answer))
+				for range 5 { // as many as net/http lets pass
+					resp, err := http.ReadResponse(br, r)
+					if err != nil {
+						return
+					}
+					if resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode/100 > 1 {
+						if _, err = checkResponse(resp, key, &DialOptions{}); err == nil {
+							rest, _ := io.ReadAll(br)
+							served <- append([]byte{}, rest...)
+						}
+						return
+					}
+				}
+			}()
+			tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return limited, nil }}
+			defer tr.CloseIdleConnections()
+			client := &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+			cfg := config{client: true, maxMessageSize: 1000, keepAlive: -1}
+			c, resp, err := Dial(t.Context(), "ws://server.example.com/", &DialOptions{HTTPClient: client, MaxMessageSize: 1000, KeepAlive: -1})
+			behind := <-served
+			require.Equal(t, behind != nil, err == nil, "%v", err)
+			if err != nil {
+				require.Nil(t, c)
+				if resp != nil {
+					_, err := io.ReadAll(resp.Body)
+					require.NoError(t, err)
+				}
+				return
+			}
+			defer c.Close()
+			want, _ := judgeStream(behind, cfg)
+			var got outcome
+			got.err = ways[0].read(t.Context(), c, got.add).Error()
+			require.Equal(t, want.messages, got.messages)
+			require.Equal(t, want.err, got.err)
+		})
 	})
 }

@@ -522,17 +522,27 @@ func FuzzRequest(f *testing.F) {
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		require.NoError(f, err)
-		f.Add(b)
+		f.Add(b, false, true)
+		f.Add(b, true, false)
 	}
 	key := regexp.MustCompile(`^[A-Za-z0-9+/]{21}[AQgw]==$`)
 	upgrade := regexp.MustCompile(`(?:^|,)[ \t]*[wW][eE][bB][sS][oO][cC][kK][eE][tT][ \t]*(?:,|$)`)
 	connection := regexp.MustCompile(`(?:^|,)[ \t]*[uU][pP][gG][rR][aA][dD][eE][ \t]*(?:,|$)`)
 	protocols := regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z, \t]*$")
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, b []byte, compression, anyOrigin bool) {
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
 			return
 		}
+		opts := &AcceptOptions{Subprotocols: []string{"chat"}, TrustedOrigins: []string{"https://*.example.com"}}
+		if compression {
+			opts.Compression = &Compression{ContextTakeover: true}
+		}
+		if anyOrigin {
+			opts.TrustedOrigins = []string{"*"}
+		}
+		origins := r.Header.Values("Origin")
+		trusted := anyOrigin || len(origins) == 0 || regexp.MustCompile(`(?i)^https?://`).MatchString(strings.Join(origins, "\n"))
 		h := r.Header
 		valid := r.Method == "GET" && r.Proto >= "HTTP/1.1" && r.Host != "" && r.ContentLength == 0 && r.TransferEncoding == nil &&
 			upgrade.MatchString(strings.Join(h["Upgrade"], ",")) &&
@@ -540,11 +550,16 @@ func FuzzRequest(f *testing.F) {
 			strings.Join(h["Sec-Websocket-Version"], "\n") == "13" &&
 			key.MatchString(strings.Join(h["Sec-Websocket-Key"], "\n"))
 
-		w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
-		c, err := Accept(w, r, &AcceptOptions{Subprotocols: []string{"chat"}, TrustedOrigins: []string{"*"}})
+		w := &hijackable{ResponseRecorder: httptest.NewRecorder(), in: string(frame(true, OpText, "behind", true))}
+		c, err := Accept(w, r, opts)
 		if err != nil {
 			assert.Nil(t, c)
 			assert.Regexp(t, `^websocket: `, err.Error())
+			if w.Code == 403 {
+				assert.NotEmpty(t, origins)
+				assert.False(t, anyOrigin)
+				return
+			}
 			assert.Contains(t, []int{400, 426, 505}, w.Code)
 			assert.Empty(t, w.conn.writes)
 			assert.Less(t, w.Body.Len(), 1000)
@@ -553,12 +568,24 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		assert.True(t, valid, "accepted")
+		assert.True(t, valid && trusted, "accepted")
 		offered := strings.Join(h["Sec-Websocket-Protocol"], ",")
 		assert.Regexp(t, protocols, offered)
 		require.Len(t, w.conn.writes, 1)
 		resp, err := http.ReadResponse(bufio.NewReader(strings.NewReader(w.conn.writes[0])), r)
 		require.NoError(t, err)
+		if agreed := resp.Header.Values("Sec-WebSocket-Extensions"); len(agreed) > 0 {
+			assert.True(t, compression)
+			assert.Regexp(t, `^permessage-deflate(;|$)`, agreed[0])
+			assert.Contains(t, strings.Join(h["Sec-Websocket-Extensions"], ","), "permessage-deflate")
+			assert.NotNil(t, c.out.deflate)
+			resp.Header.Del("Sec-WebSocket-Extensions") // an answer to another client's offer
+		} else {
+			assert.Nil(t, c.out.deflate)
+		}
+		_, behind, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		assert.Equal(t, "behind", string(behind))
 		cfg, err := checkResponse(resp, h.Get("Sec-WebSocket-Key"), &DialOptions{Subprotocols: []string{"chat"}})
 		require.NoError(t, err, "our own client refuses it")
 		assert.Equal(t, c.Subprotocol(), cfg.subprotocol)
