@@ -192,12 +192,12 @@ func (c *Conn) shutdown(ctx context.Context, code StatusCode, reason string) err
 	}
 	for {
 		if err := c.takeRead(ctx); err != nil {
-			return answered(err)
+			return c.answered(err)
 		}
 		err := c.discard(ctx)
 		c.releaseRead()
 		if err != nil {
-			return answered(err)
+			return c.answered(err)
 		}
 	}
 }
@@ -211,10 +211,10 @@ func closed(err error) error {
 	return err
 }
 
-// answered is closed for an endpoint whose own Close frame is on its way: the end of
-// reading is then the peer's answer.
-func answered(err error) error {
-	if err == errClosed {
+// answered is closed for an endpoint whose own Close frame is on its way. What arrived last
+// tells the peer's answer from a Close that did not wait for it.
+func (c *Conn) answered(err error) error {
+	if err == errClosed && c.in.ending.get() == errClosed {
 		return nil
 	}
 	return closed(err)

@@ -259,6 +259,15 @@ func TestShutdown(t *testing.T) {
 			<-stop
 		})
 	})
+	t.Run("cut by Close", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			go func() { elapse(time.Second); c.Close() }()
+			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), net.ErrClosed, "the handshake was not completed")
+			expect(t, peer, closeFrame(1000, "", false))
+			expectEOF(t, peer)
+		})
+	})
 	t.Run("the peer drops TCP", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{})
