@@ -222,16 +222,16 @@ func (c *Conn) answered(err error) error {
 
 // Close closes the connection at once. It sends a Close frame with [StatusGoingAway] if that
 // is possible without waiting, and drops TCP. Calls that are pending in other goroutines,
-// and all later ones, return an error that matches [net.ErrClosed]. It may be called any
-// number of times; defer it. To close with a status code, or to know that the peer has
-// received everything, use [Conn.Shutdown].
+// and all later ones, return an error that matches [net.ErrClosed], or the one that the
+// connection had ended with before. It may be called any number of times; defer it. To close
+// with a status code, or to know that the peer has received everything, use [Conn.Shutdown].
 func (c *Conn) Close() error {
 	return c.close(StatusGoingAway, errClosed)
 }
 
 // close is Close with the status code to send and the error that later calls get.
 func (c *Conn) close(code StatusCode, err error) error {
-	c.in.err.set(err)
+	c.endReading(err)
 	if c.out.wire.try() {
 		if c.out.err.get() == nil {
 			c.out.err.set(err)
@@ -246,10 +246,7 @@ func (c *Conn) close(code StatusCode, err error) error {
 
 // drop closes TCP and ends what is pending. Halves that have no error yet get err.
 func (c *Conn) drop(err error) error {
-	if end := c.in.ending.get(); end != nil {
-		c.in.err.set(end)
-	}
-	c.in.err.set(err)
+	c.endReading(err)
 	c.out.err.set(err)
 	c.mu.Lock()
 	dropped := c.dropped
@@ -268,6 +265,15 @@ func (c *Conn) drop(err error) error {
 		}
 	}
 	return c.nc.Close()
+}
+
+// endReading makes err the error of reading, unless that has an error or is about to end with
+// what the peer did.
+func (c *Conn) endReading(err error) {
+	if end := c.in.ending.get(); end != nil {
+		err = end
+	}
+	c.in.err.set(err)
 }
 
 // sendClose sends a Close frame unless one was sent. The caller holds the wire.

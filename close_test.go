@@ -347,6 +347,28 @@ func TestClose(t *testing.T) {
 			expectEOF(t, peer)
 		})
 	})
+	t.Run("leaves the error of a closing that is under way", func(t *testing.T) {
+		for want, sent := range map[error][]byte{
+			&CloseError{4000, "away"}: closeFrame(4000, "away", false),
+			errReservedOpcode:         frame(true, 3, "", false),
+		} {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer := serve(t, config{client: true})
+				read := make(chan error, 1)
+				go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+				send(t, peer, sent)
+				synctest.Wait()
+				require.Empty(t, read, "it waits for the peer to drop TCP")
+				start := time.Now()
+				require.NoError(t, c.Close())
+				require.Equal(t, want, <-read)
+				require.Zero(t, time.Since(start))
+				_, _, err := c.Read(t.Context(), nil)
+				require.Equal(t, want, err)
+				require.Equal(t, want, c.Write(t.Context(), Text, nil))
+			})
+		}
+	})
 	t.Run("does not wait for a stuck Write", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, _ := serve(t, config{})
