@@ -165,7 +165,7 @@ func (c *Conn) Ping(ctx context.Context) error {
 		case <-ctx.Done():
 			return contextError(ctx)
 		case <-c.over:
-			return c.in.err.get()
+			return overError(ctx, c.in.err.get())
 		}
 	}
 }
@@ -259,15 +259,40 @@ func parsePing(payload []byte) (id uint64, ok bool) {
 }
 
 // contextEnded is the error of a call whose context ended. It matches the context's error
-// and its cause.
-type contextEnded struct{ err, cause error }
-
-func contextError(ctx context.Context) error {
-	return &contextEnded{ctx.Err(), context.Cause(ctx)}
+// and its cause, and [net.ErrClosed] if that closed the connection.
+type contextEnded struct {
+	err, cause error
+	closed     error // nil if the connection goes on
 }
 
-func (e *contextEnded) Error() string   { return "websocket: " + e.cause.Error() }
-func (e *contextEnded) Unwrap() []error { return []error{e.err, e.cause} }
+func contextError(ctx context.Context) error {
+	return &contextEnded{err: ctx.Err(), cause: context.Cause(ctx)}
+}
+
+func (e *contextEnded) Error() string {
+	if e.closed != nil {
+		return e.closed.Error() + ": " + e.cause.Error()
+	}
+	return "websocket: " + e.cause.Error()
+}
+
+func (e *contextEnded) Unwrap() []error {
+	if e.closed != nil {
+		return []error{e.err, e.cause, e.closed}
+	}
+	return []error{e.err, e.cause}
+}
+
+// errNoDeadlines is why a connection is over that could not be interrupted.
+var errNoDeadlines = fmt.Errorf("websocket: closed, since the connection has no deadlines and a call was cancelled: %w", net.ErrClosed)
+
+// overError returns the error of a call that was pending when the connection ended with err.
+func overError(ctx context.Context, err error) error {
+	if err == errNoDeadlines && ctx.Err() != nil {
+		return &contextEnded{ctx.Err(), context.Cause(ctx), err}
+	}
+	return err
+}
 
 // firstError keeps the first error that it is given.
 type firstError struct{ p atomic.Pointer[error] }
@@ -352,8 +377,6 @@ func (w *watcher) watch(ctx context.Context) {
 	round := w.round
 	w.stop = context.AfterFunc(ctx, func() { w.interrupt(round, ctx) })
 }
-
-var errNoDeadlines = fmt.Errorf("websocket: closed, since the connection has no deadlines and a call was cancelled: %w", net.ErrClosed)
 
 func (w *watcher) interrupt(round uint64, ctx context.Context) {
 	w.mu.Lock()

@@ -425,24 +425,93 @@ func (noDeadlines) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
 func (noDeadlines) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
 func (noDeadlines) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
 
+// Where a call cannot be interrupted, the end of its context closes the connection: its error
+// matches both. That of later calls does not match the context's, else a loop that waits with
+// a limit would never end.
 func TestWithoutDeadlinesCancelCloses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		nc, peer := newPipe()
-		c := newConn(noDeadlines{nc}, nil, config{})
-		send(t, peer, frame(true, OpText, "x", true), frame(true, OpPing, "y", true), frame(true, OpText, "z", true))
-		for _, want := range []string{"x", "z"} {
-			_, got, err := c.Read(t.Context(), nil)
-			require.NoError(t, err)
-			require.Equal(t, want, string(got))
-		}
-		expect(t, peer, frame(true, OpPong, "y", false))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		_, _, err := c.Read(ctx, nil)
-		require.ErrorIs(t, err, net.ErrClosed)
-		require.ErrorContains(t, err, "no deadlines")
-		require.Equal(t, err, c.Write(t.Context(), Text, nil))
-		expectEOF(t, peer)
+	stuck := make([]byte, 2*pipeSize)
+	for _, call := range []struct {
+		name string
+		call func(ctx context.Context, c *Conn) error
+	}{
+		{"Read", func(ctx context.Context, c *Conn) error { _, _, err := c.Read(ctx, nil); return err }},
+		{"NextReader", func(ctx context.Context, c *Conn) error { _, _, err := c.NextReader(ctx); return err }},
+		{"Write", func(ctx context.Context, c *Conn) error { return c.Write(ctx, Binary, stuck) }},
+		{"NextWriter", func(ctx context.Context, c *Conn) error {
+			w, err := c.NextWriter(ctx, Binary)
+			if err != nil {
+				return err
+			}
+			defer w.Close()
+			_, err = w.Write(stuck)
+			return err
+		}},
+		{"Ping", func(ctx context.Context, c *Conn) error { return c.Ping(ctx) }},
+		{"Shutdown", func(ctx context.Context, c *Conn) error { return c.Shutdown(ctx, StatusNormalClosure, "") }},
+	} {
+		t.Run(call.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				nc, peer := newPipe()
+				defer peer.Close()
+				c := newConn(noDeadlines{nc}, nil, config{})
+				send(t, peer, frame(true, OpText, "x", true), frame(true, OpPing, "y", true), frame(true, OpText, "z", true))
+				for _, want := range []string{"x", "z"} {
+					_, got, err := c.Read(t.Context(), nil)
+					require.NoError(t, err)
+					require.Equal(t, want, string(got))
+				}
+				expect(t, peer, frame(true, OpPong, "y", false))
+				cause := errors.New("my cause")
+				ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, cause)
+				defer cancel()
+				start := time.Now()
+				err := call.call(ctx, c)
+				require.Equal(t, time.Hour, time.Since(start))
+				require.ErrorIs(t, err, net.ErrClosed)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.ErrorIs(t, err, cause)
+				require.ErrorContains(t, err, "no deadlines")
+				_, _, later := c.Read(t.Context(), nil)
+				for _, err := range []error{later, c.Write(t.Context(), Text, nil), c.Ping(t.Context())} {
+					require.ErrorIs(t, err, net.ErrClosed)
+					require.NotErrorIs(t, err, context.DeadlineExceeded)
+				}
+			})
+		})
+	}
+	t.Run("calls with the same context", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			defer peer.Close()
+			c := newConn(noDeadlines{nc}, nil, config{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			ended := make(chan error, 5)
+			for range 2 {
+				go func() { _, _, err := c.Read(ctx, nil); ended <- err }()
+				go func() { ended <- c.Write(ctx, Binary, stuck) }()
+			}
+			go func() { ended <- c.Ping(ctx) }()
+			for range 5 {
+				require.ErrorIs(t, <-ended, context.DeadlineExceeded)
+			}
+		})
+	})
+	t.Run("calls with other contexts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			defer peer.Close()
+			c := newConn(noDeadlines{nc}, nil, config{})
+			written := make(chan error, 1)
+			go func() { written <- c.Write(t.Context(), Binary, stuck) }()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			err = <-written
+			require.ErrorIs(t, err, net.ErrClosed)
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+		})
 	})
 }
 

@@ -34,7 +34,9 @@
 // [Conn.NextWriter]) whose context ended inside it.
 //
 // A context's end is turned into a deadline of the network connection. A loop that reads with
-// one context costs nothing more than its first call.
+// one context costs nothing more than its first call. A connection that has no deadlines, as a
+// RoundTripper of [DialOptions] may return, is closed instead; the error of the call matches
+// the context's and [net.ErrClosed].
 //
 // # Concurrency
 //

@@ -56,15 +56,15 @@ const pace = defaultKeepAlive/2 - time.Second
 // What a call returns, by the rows of the table of errors in the package documentation:
 // see kindOf.
 const (
-	message  = "the message" // no error
-	usable   = "no error"    // the connection goes on
-	success  = "nil"
-	ctxEnded = "ctx.Err()"
-	ended    = "net.ErrClosed"
-	eof      = "io.ErrUnexpectedEOF"
-	dead     = "os.ErrDeadlineExceeded"
-	econn    = "ECONNRESET"
-	away     = "CloseError 4000 away"
+	theMessage = "the message" // no error
+	usable     = "no error"    // the connection goes on
+	success    = "nil"
+	ctxEnded   = "ctx.Err()"
+	ended      = "net.ErrClosed"
+	eof        = "io.ErrUnexpectedEOF"
+	dead       = "os.ErrDeadlineExceeded"
+	econn      = "ECONNRESET"
+	away       = "CloseError 4000 away"
 )
 
 type faultCell struct {
@@ -97,7 +97,7 @@ var faultCells = []faultCell{
 	{both, idle, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, idle, fin, eof, eof, "EOF", 0, 0, ""},
 	{both, idle, silence, dead, dead, "ping; EOF", 45 * time.Second, 45 * time.Second, ""},
-	{both, idle, byteByByte, message, usable, "", 11 * pace, 7 * pace, ""},
+	{both, idle, byteByByte, theMessage, usable, "", 11 * pace, 7 * pace, ""},
 	{both, idle, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
 	{both, idle, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
 	{both, idle, dataAfterClose, away, away, "close 4000 away; EOF", 0, linger, ""},
@@ -107,20 +107,20 @@ var faultCells = []faultCell{
 	{both, insideHeader, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insideHeader, fin, eof, eof, "EOF", 0, 0, ""},
 	{both, insideHeader, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
-	{both, insideHeader, byteByByte, message, usable, "", 10 * pace, 6 * pace, ""},
+	{both, insideHeader, byteByByte, theMessage, usable, "", 10 * pace, 6 * pace, ""},
 	{both, insideHeader, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
-	{both, insideHeader, duplicateClose, message, away, "close 4000 away; EOF", 0, linger, ""},
-	{both, insideHeader, dataAfterClose, message, away, "close 4000 away; EOF", 0, linger, ""},
+	{both, insideHeader, duplicateClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
+	{both, insideHeader, dataAfterClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
 	{both, insideHeader, contextEnd, ctxEnded, usable, "", 0, 0, ""},
 	{both, insideHeader, localClose, ended, ended, "close 1001; EOF", 0, 0, ""},
 
 	{both, insidePayload, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insidePayload, fin, eof, eof, "EOF", 0, 0, ""},
 	{both, insidePayload, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
-	{both, insidePayload, byteByByte, message, usable, "", 3 * pace, 3 * pace, ""},
+	{both, insidePayload, byteByByte, theMessage, usable, "", 3 * pace, 3 * pace, ""},
 	{both, insidePayload, garbage, "ProtocolError 1007", "ProtocolError 1007", "close 1007 text is not UTF-8; EOF", linger, linger, ""},
-	{both, insidePayload, duplicateClose, message, away, "close 4000 away; EOF", 0, linger, ""},
-	{both, insidePayload, dataAfterClose, message, away, "close 4000 away; EOF", 0, linger, ""},
+	{both, insidePayload, duplicateClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
+	{both, insidePayload, dataAfterClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
 	{both, insidePayload, contextEnd, ctxEnded, usable, "", 0, 0, ""},
 	{both, insidePayload, localClose, ended, ended, "close 1001; EOF", 0, 0, ""},
 
@@ -128,7 +128,7 @@ var faultCells = []faultCell{
 	{both, betweenFragments, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, betweenFragments, fin, eof, eof, "EOF", 0, 0, ""},
 	{both, betweenFragments, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
-	{both, betweenFragments, byteByByte, message, usable, "", 8 * pace, 4 * pace, ""},
+	{both, betweenFragments, byteByByte, theMessage, usable, "", 8 * pace, 4 * pace, ""},
 	{both, betweenFragments, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
 	{both, betweenFragments, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
 	{both, betweenFragments, dataAfterClose, away, away, "close 4000 away; EOF", 0, linger, ""},
@@ -139,7 +139,7 @@ var faultCells = []faultCell{
 	{both, insideCompressed, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insideCompressed, fin, eof, eof, "EOF", 0, 0, ""},
 	{both, insideCompressed, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
-	{both, insideCompressed, byteByByte, message, usable, "", 10 * pace, 6 * pace, ""},
+	{both, insideCompressed, byteByByte, theMessage, usable, "", 10 * pace, 6 * pace, ""},
 	{both, insideCompressed, garbage, "ProtocolError 1007", "ProtocolError 1007", "close 1007 compressed message is cut off; EOF", linger, linger, ""},
 	{both, insideCompressed, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
 	{both, insideCompressed, dataAfterClose, away, away, "close 4000 away; EOF", 0, linger, ""},
@@ -304,7 +304,7 @@ func (x *faultCell) check(t *testing.T, client bool) {
 		_, msg, err := c.Read(readCtx, nil)
 		if err == nil {
 			assert.Equal(t, "Hello", string(msg))
-			read <- result{message, time.Now()}
+			read <- result{theMessage, time.Now()}
 			return
 		}
 		read <- result{kindOf(t, err), time.Now()}
@@ -331,7 +331,7 @@ func (x *faultCell) check(t *testing.T, client bool) {
 
 	r := <-read
 	require.Equal(t, x.read, r.kind, "Read")
-	if x.read == message && x.later != usable { // the end is that of the next Read
+	if x.read == theMessage && x.later != usable { // the end is that of the next Read
 		_, _, err := c.Read(t.Context(), nil)
 		r = result{kindOf(t, err), time.Now()}
 		require.Equal(t, x.later, r.kind, "the Read after the message")

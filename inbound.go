@@ -116,7 +116,7 @@ func (c *Conn) takeRead(ctx context.Context) error {
 		case <-ctx.Done():
 			return contextError(ctx)
 		case <-c.over:
-			return c.in.err.get()
+			return overError(ctx, c.in.err.get())
 		}
 	}
 	if err := c.in.err.get(); err != nil {

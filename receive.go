@@ -94,6 +94,9 @@ func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 			return n, nil
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
+			if over := in.err.get(); over != nil {
+				return 0, overError(ctx, over)
+			}
 			return 0, err
 		case ctx.Err() != nil:
 			return 0, contextError(ctx)

@@ -56,7 +56,7 @@ func (c *Conn) takeOut(ctx context.Context, t turn) error {
 		return nil
 	}
 	if err := c.out.err.get(); err != nil {
-		return err
+		return overError(ctx, err)
 	}
 	return contextError(ctx)
 }
@@ -152,7 +152,7 @@ func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) e
 // sendGathered sends the frame with the number, unless another writer does so first.
 func (c *Conn) sendGathered(ctx context.Context, number uint64) error {
 	if err := c.takeWire(ctx); err != nil {
-		return c.giveUp(number, err)
+		return c.giveUp(ctx, number, err)
 	}
 	defer c.releaseWire()
 	return c.sendUpTo(ctx, number)
@@ -160,7 +160,7 @@ func (c *Conn) sendGathered(ctx context.Context, number uint64) error {
 
 // giveUp takes the frame with the number back, because of err. The caller does not have the
 // wire.
-func (c *Conn) giveUp(number uint64, err error) error {
+func (c *Conn) giveUp(ctx context.Context, number uint64, err error) error {
 	fate, given := c.out.box.takeBack(number)
 	if given != nil {
 		c.out.watch.poke()
@@ -168,7 +168,7 @@ func (c *Conn) giveUp(number uint64, err error) error {
 		case <-given.done:
 			fate = given.fate
 		case <-c.over:
-			return c.out.err.get()
+			return overError(ctx, c.out.err.get())
 		}
 	}
 	return c.cut(fate, err)
@@ -213,7 +213,7 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 // ctx ends it is taken back. The caller holds the wire.
 func (c *Conn) sendUpTo(ctx context.Context, number uint64) error {
 	err := c.sendUntil(ctx, number)
-	if _, ok := err.(*contextEnded); ok {
+	if ended, ok := err.(*contextEnded); ok && ended.closed == nil {
 		return c.cut(c.out.box.takeBackNow(number), err)
 	}
 	return err
@@ -310,12 +310,12 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 			continue
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return sent, c.writeFailed(err)
+			return sent, c.writeFailed(ctx, err)
 		}
 		out.full.Store(true)
 		switch {
 		case ctx.Err() == nil && out.fragile:
-			return sent, c.writeFailed(err)
+			return sent, c.writeFailed(ctx, err)
 		case ctx.Err() == nil:
 			out.watch.endPoke(ctx)
 			return sent, nil
@@ -348,12 +348,12 @@ func (c *Conn) transmitNow(b []byte) (sent int) {
 }
 
 // writeFailed makes an error of the network permanent.
-func (c *Conn) writeFailed(err error) error {
+func (c *Conn) writeFailed(ctx context.Context, err error) error {
 	err = fmt.Errorf("websocket: write: %w", err)
 	first := c.out.err.set(err)
 	c.out.box.discard()
 	if first != errClosed {
-		return first
+		return overError(ctx, first)
 	}
 	select {
 	case <-c.over:
