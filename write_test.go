@@ -358,9 +358,11 @@ func TestStuckPeerDoesNotStopReading(t *testing.T) {
 				}
 				_, _ = peer.Write(frame(true, OpText, "read", true))
 			}()
+			start := time.Now()
 			_, got, err := c.Read(t.Context(), nil)
 			require.NoError(t, err)
 			require.Equal(t, "read", string(got))
+			require.LessOrEqual(t, time.Since(start), promptTimeout, "it does not try again for each Ping")
 			require.LessOrEqual(t, boxed(c), maxHeaderSize+maxControlPayloadSize)
 
 			// What was cut goes on at its next byte, then comes the Pong that was due last.
