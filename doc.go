@@ -104,7 +104,12 @@
 // A message of more than MaxMessageSize bytes, 1 MiB unless set, is refused at the header of
 // the frame that exceeds it, before its payload is read; a compressed one as soon as it
 // exceeds the limit while it is inflated. Memory follows the bytes that arrived and not the
-// lengths that were claimed. At most 1024 fragments of a message may be empty.
+// lengths that were claimed. At most 1024 fragments of a message may be empty. Of the Pings
+// that arrive while no Pong can be sent, the latest is remembered.
+//
+// What bounds an opening handshake is what bounds any request of net/http: a server's
+// MaxHeaderBytes, 1 MiB unless set, and its ReadHeaderTimeout, which has to be set; for a
+// client the context of Dial and its Transport's MaxResponseHeaderBytes.
 //
 // # Memory
 //
