@@ -161,13 +161,8 @@ const (
 // error that matches [net.ErrClosed]. Shutdown returns nil if the handshake was completed,
 // be it begun by the peer.
 func (c *Conn) Shutdown(ctx context.Context, code StatusCode, reason string) error {
-	switch {
-	case !code.sendable():
-		return fmt.Errorf("websocket: status code %d may not be sent", code)
-	case len(reason) > maxCloseReasonSize:
-		return fmt.Errorf("websocket: close reason has %d bytes, more than %d", len(reason), maxCloseReasonSize)
-	case !utf8.ValidString(reason):
-		return errors.New("websocket: close reason is not UTF-8")
+	if err := checkClose(code, reason); err != nil {
+		return err
 	}
 	err := c.shutdown(ctx, code, reason)
 	if err != nil && err != errClosed {
@@ -176,20 +171,42 @@ func (c *Conn) Shutdown(ctx context.Context, code StatusCode, reason string) err
 	return err
 }
 
+// checkClose judges what a caller wants to close with.
+func checkClose(code StatusCode, reason string) error {
+	switch {
+	case !code.sendable():
+		return fmt.Errorf("websocket: status code %d may not be sent", code)
+	case len(reason) > maxCloseReasonSize:
+		return fmt.Errorf("websocket: close reason has %d bytes, more than %d", len(reason), maxCloseReasonSize)
+	case !utf8.ValidString(reason):
+		return errors.New("websocket: close reason is not UTF-8")
+	}
+	return nil
+}
+
 func (c *Conn) shutdown(ctx context.Context, code StatusCode, reason string) error {
+	if err := c.announceClose(ctx, code, reason); err != nil {
+		return closed(err)
+	}
+	return c.awaitClose(ctx)
+}
+
+// announceClose ends writing with a Close frame.
+func (c *Conn) announceClose(ctx context.Context, code StatusCode, reason string) error {
 	if err := c.takeWire(ctx); err != nil {
-		return closed(err)
+		return err
 	}
-	err := c.out.err.get()
-	if err == nil {
-		// From here on no data frame follows (RFC 6455 section 5.5.1).
-		c.out.err.set(errClosed)
-		err = c.sendClose(ctx, code, reason)
+	defer c.releaseWire()
+	if err := c.out.err.get(); err != nil {
+		return err
 	}
-	c.releaseWire()
-	if err != nil {
-		return closed(err)
-	}
+	// From here on no data frame follows (RFC 6455 section 5.5.1).
+	c.out.err.set(errClosed)
+	return c.sendClose(ctx, code, reason)
+}
+
+// awaitClose discards what arrives up to the peer's Close, which ends the connection.
+func (c *Conn) awaitClose(ctx context.Context) error {
 	for {
 		if err := c.takeRead(ctx); err != nil {
 			return c.answered(err)
@@ -225,18 +242,27 @@ func (c *Conn) answered(err error) error {
 // and all later ones, return an error that matches [net.ErrClosed], or the one that the
 // connection had ended with before. It may be called any number of times; defer it. To close
 // with a status code, or to know that the peer has received everything, use [Conn.Shutdown].
+// A connection that [Conns.Shutdown] is closing is left to it.
 func (c *Conn) Close() error {
 	return c.close(StatusGoingAway, errClosed)
 }
 
 // close is Close with the status code to send and the error that later calls get.
 func (c *Conn) close(code StatusCode, err error) error {
+	if c.left() {
+		return nil
+	}
+	return c.cut(code, "", err)
+}
+
+// cut sends a Close frame, if that is possible without waiting, and drops TCP.
+func (c *Conn) cut(code StatusCode, reason string, err error) error {
 	c.endReading(err)
 	if c.out.wire.try() {
 		if c.out.err.get() == nil {
 			c.out.err.set(err)
 			ctx, cancel := context.WithTimeout(context.Background(), promptTimeout)
-			_ = c.sendClose(ctx, code, "")
+			_ = c.sendClose(ctx, code, reason)
 			cancel()
 		}
 		c.releaseWire()
@@ -256,6 +282,9 @@ func (c *Conn) drop(err error) error {
 		return nil
 	}
 	close(c.over)
+	if c.session != nil {
+		defer c.session.conns.remove(c)
+	}
 	c.in.watch.retire()
 	c.out.watch.retire()
 	if inner, ok := c.nc.(interface{ NetConn() net.Conn }); ok && c.out.full.Load() {

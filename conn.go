@@ -43,6 +43,7 @@ type Conn struct {
 	socket      *socket // below nc, nil if nc is none that can be used directly
 	subprotocol string
 	over        chan struct{} // closed when TCP was dropped
+	session     *session      // nil unless c belongs to a Conns
 
 	in  inbound  // owned by the holder of the read turn
 	out outbound // owned by the holders of the message turn and the wire

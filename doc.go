@@ -64,6 +64,19 @@
 // the connection is closed with the code that the RFC wants, and Read returns a
 // [*ProtocolError].
 //
+// # Draining a server
+//
+// [http.Server.Shutdown] neither sees nor closes connections that [Accept] has taken over.
+// A [Conns] in [AcceptOptions] keeps them, and [Conns.Shutdown] closes them: each as soon as
+// its application waits for a message, so that the answer to the last one still goes out, and
+// all that are left when a context ends. From its beginning on, Accept answers with 503.
+//
+//	srv.RegisterOnShutdown(func() { conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting") })
+//	err := errors.Join(srv.Shutdown(ctx), conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting"))
+//
+// The first line lets both drain at a time; srv.Shutdown does not wait for what it has
+// started, hence the second call.
+//
 // # Errors
 //
 // Each direction of a connection keeps its first permanent error and returns it ever after.

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"slices"
@@ -49,6 +50,10 @@ type AcceptOptions struct {
 	// the further silence after which it gives the connection up. Zero means
 	// 30 seconds, a negative value never.
 	KeepAlive time.Duration
+
+	// Conns is the set that the connection belongs to until it is closed, for
+	// closing all connections of a server. Nil means none.
+	Conns *Conns
 }
 
 // Accept answers a client's opening handshake (RFC 6455 section 4.2) and
@@ -58,8 +63,9 @@ type AcceptOptions struct {
 // When Accept fails it has answered the request already: with 400 for a
 // request that is no valid handshake, 403 for a foreign origin, 426 for
 // another version of the protocol, 500 for a mistake in opts, 501 where the
-// ResponseWriter cannot be taken over, and 505 for WebSockets over HTTP/2
-// (RFC 8441). The error says what was wrong; the handler just returns.
+// ResponseWriter cannot be taken over, 503 after [Conns.Shutdown], and 505 for
+// WebSockets over HTTP/2 (RFC 8441). The error says what was wrong, and matches
+// [http.ErrServerClosed] with 503; the handler just returns.
 //
 // A browser tells the origin of the page that connects. Pages of the request's
 // own host are trusted, whatever their scheme, those of other origins only if
@@ -82,10 +88,14 @@ type AcceptOptions struct {
 // connection from a goroutine of its own with a context of its own, frees the
 // request and the HTTP server's buffers, most of the memory of an idle
 // connection. [http.Server.Shutdown] neither waits for such connections nor
-// closes them.
+// closes them; [Conns.Shutdown] does.
 func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn, error) {
 	if opts == nil {
 		opts = &AcceptOptions{}
+	}
+	if opts.Conns != nil && opts.Conns.isClosed() {
+		shuttingDown.respond(w)
+		return nil, shuttingDown
 	}
 	req, ref := checkRequest(r)
 	if ref == nil {
@@ -131,23 +141,44 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 	// The server's own deadlines are gone after Hijack, but a client that does
 	// not read what it pipelined before must not hold this write for ever.
 	nc.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	var buffered []byte
+	if brw != nil && brw.Reader != nil {
+		buffered, _ = brw.Reader.Peek(brw.Reader.Buffered())
+	}
+	c := newConn(nc, buffered, cfg)
+	c.out.wire.try() // nothing goes out before the response
+	if opts.Conns != nil && !opts.Conns.join(c) {
+		_, _ = io.WriteString(nc, shuttingDownResponse)
+		nc.Close()
+		return nil, shuttingDown
+	}
 	_, err = nc.Write(response)
 	if err == nil {
 		err = nc.SetDeadline(time.Time{})
 	}
 	if err != nil {
-		nc.Close()
-		return nil, fmt.Errorf("websocket: answering the handshake: %w", err)
+		err = fmt.Errorf("websocket: answering the handshake: %w", err)
+		c.drop(err)
+		return nil, err
 	}
-	var buffered []byte
-	if brw != nil && brw.Reader != nil {
-		buffered, _ = brw.Reader.Peek(brw.Reader.Buffered())
-	}
-	return newConn(nc, buffered, cfg), nil
+	c.releaseWire()
+	return c, nil
 }
 
 // acceptTimeout bounds the write of the server's handshake.
 const acceptTimeout = 10 * time.Second
+
+// shuttingDown is the answer to requests that come after Conns.Shutdown, and
+// shuttingDownResponse that to one which was taken over when it came.
+var shuttingDown = &refusal{status: http.StatusServiceUnavailable, reason: "the server is shutting down",
+	header: "Connection", value: "close", err: http.ErrServerClosed}
+
+const shuttingDownResponse = "HTTP/1.1 503 Service Unavailable\r\n" +
+	"Connection: close\r\n" +
+	"Content-Type: text/plain; charset=utf-8\r\n" +
+	"Content-Length: 28\r\n" +
+	"\r\n" +
+	"the server is shutting down\n"
 
 // A refusal is the answer to a request that is not accepted, and the error.
 type refusal struct {

@@ -189,14 +189,8 @@ func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
 		in.stream = nil
 		in.skip = true
 	}
-	if in.skip {
-		if err := c.skipMessage(ctx); err != nil {
-			return err
-		}
-		in.skip = false
-	}
-	if !in.unfinished() {
-		if err := c.nextDataFrame(ctx); err != nil {
+	if in.skip || !in.unfinished() {
+		if err := c.awaitMessage(ctx); err != nil {
 			return err
 		}
 	}
@@ -204,6 +198,27 @@ func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
 		return c.fail(ctx, errWrongType)
 	}
 	return nil
+}
+
+// awaitMessage waits for the next message to begin, after dropping what is left of one that
+// nobody reads.
+func (c *Conn) awaitMessage(ctx context.Context) (err error) {
+	in := &c.in
+	c.beginWait()
+	if in.skip {
+		if err = c.skipMessage(ctx); err == nil {
+			in.skip = false
+		}
+	}
+	if err == nil {
+		err = c.nextDataFrame(ctx)
+	}
+	if c.endWait() {
+		for err == nil { // The message came too late.
+			err = c.discard(ctx)
+		}
+	}
+	return err
 }
 
 // skipMessage drops the rest of the current message.

@@ -171,11 +171,11 @@ func (c *Conn) giveUp(ctx context.Context, number uint64, err error) error {
 			return overError(ctx, c.out.err.get())
 		}
 	}
-	return c.cut(fate, err)
+	return c.fateError(fate, err)
 }
 
-// cut is the result of a call that would return err, but for what its frame's fate is.
-func (c *Conn) cut(fate fate, err error) error {
+// fateError is the result of a call that would return err, but for what its frame's fate is.
+func (c *Conn) fateError(fate fate, err error) error {
 	switch fate {
 	case out:
 		return nil
@@ -214,7 +214,7 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 func (c *Conn) sendUpTo(ctx context.Context, number uint64) error {
 	err := c.sendUntil(ctx, number)
 	if ended, ok := err.(*contextEnded); ok && ended.closed == nil {
-		return c.cut(c.out.box.takeBackNow(number), err)
+		return c.fateError(c.out.box.takeBackNow(number), err)
 	}
 	return err
 }

@@ -29,6 +29,7 @@ var imports = map[string]string{
 	"inflate.go":    "compress/flate errors io sync",
 	"pool.go":       "sync",
 	"origin.go":     "fmt net/netip strconv strings",
+	"conns.go":      "context fmt iter maps net slices sync sync/atomic",
 }
 
 // codec is pure: no file of it may mention a connection or what belongs to one.
@@ -80,7 +81,7 @@ func TestCodecKnowsNoConnection(t *testing.T) {
 	for name, f := range files {
 		switch name {
 		case "conn.go", "read.go", "inflated.go", "inbound.go", "receive.go", "keepalive.go", "write.go", "send.go",
-			"pool.go", "socket_unix.go", "handshake.go", "dial.go", "prepared.go", "netconn.go":
+			"pool.go", "socket_unix.go", "handshake.go", "dial.go", "prepared.go", "netconn.go", "conns.go":
 			for ident := range f.Scope.Objects {
 				beyond[ident] = name
 			}
