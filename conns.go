@@ -164,8 +164,7 @@ func (c *Conn) beginWait() {
 	if s == nil {
 		return
 	}
-	old := s.state.Or(sessionWaits)
-	if old&sessionLeaves == 0 || old&sessionLeft != 0 {
+	if s.state.Or(sessionWaits)&sessionLeaves == 0 {
 		return
 	}
 	if c.out.message.try() {

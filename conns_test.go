@@ -294,7 +294,12 @@ func TestConnsShutdownWhileWriting(t *testing.T) {
 		var s Conns
 		c, peer := member(t, &s, config{keepAlive: -1})
 		acks := make(chan string)
-		session := run(t, c, ways[0], func(_ MessageType, msg []byte) { acks <- string(msg) })
+		session := run(t, c, ways[0], func(_ MessageType, msg []byte) {
+			acks <- string(msg)
+			if string(msg) == "three" {
+				assert.NoError(t, c.Write(t.Context(), Text, []byte("re: three")))
+			}
+		})
 		w, err := c.NextWriter(t.Context(), Text)
 		require.NoError(t, err)
 		piece := strings.Repeat("x", streamBufferSize)
@@ -311,8 +316,13 @@ func TestConnsShutdownWhileWriting(t *testing.T) {
 			send(t, peer, frame(true, OpText, ack, true))
 			require.Equal(t, ack, <-acks)
 		}
+		// The application is at work on a message when the other one ends.
+		send(t, peer, frame(true, OpText, "three", true))
+		synctest.Wait()
 		require.NoError(t, w.Close())
-		expect(t, peer, frame(true, OpContinuation, "y", false), closeFrame(StatusGoingAway, "", false))
+		elapse(time.Minute)
+		require.Equal(t, "three", <-acks)
+		expect(t, peer, frame(true, OpContinuation, "y", false), frame(true, OpText, "re: three", false), closeFrame(StatusGoingAway, "", false))
 		send(t, peer, closeFrame(StatusGoingAway, "", true))
 		require.NoError(t, <-done)
 		require.ErrorIs(t, <-session, net.ErrClosed)
@@ -410,6 +420,31 @@ func TestConnsShutdownCuts(t *testing.T) {
 	}
 }
 
+// No connection is left, not even one that is about to be dropped.
+func TestConnsShutdownWaitsForDrop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s Conns
+		nc, _ := newPipe()
+		c := newConn(slowToClose{nc}, nil, config{})
+		require.True(t, s.join(c))
+		go c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		require.ErrorIs(t, s.Shutdown(ctx, StatusGoingAway, ""), context.DeadlineExceeded)
+		require.Equal(t, 3*time.Second, time.Since(start))
+		require.Zero(t, s.Len())
+	})
+}
+
+// slowToClose is a connection whose Close takes its time, as one of TLS may.
+type slowToClose struct{ net.Conn }
+
+func (c slowToClose) Close() error {
+	elapse(3 * time.Second)
+	return c.Conn.Close()
+}
+
 // Whether the peer or the application was about to close: it is no error.
 func TestConnsShutdownOfClosing(t *testing.T) {
 	t.Run("the peer closes meanwhile", func(t *testing.T) {
@@ -425,6 +460,20 @@ func TestConnsShutdownOfClosing(t *testing.T) {
 			close(work)
 			require.NoError(t, <-done)
 			require.Error(t, <-session)
+		})
+	})
+	t.Run("the peer broke a rule", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var s Conns
+			c, peer := member(t, &s, config{})
+			session := run(t, c, ways[0], nil)
+			send(t, peer, frame(true, OpText, "unmasked", false))
+			synctest.Wait()
+			start := time.Now()
+			require.NoError(t, s.Shutdown(t.Context(), StatusGoingAway, ""))
+			require.Equal(t, lingerTimeout, time.Since(start), "the peer has time to read why")
+			expect(t, peer, closeFrame(StatusProtocolError, errNotMasked.Reason, false))
+			require.Equal(t, error(errNotMasked), <-session)
 		})
 	})
 	t.Run("the peer drops TCP", func(t *testing.T) {
@@ -664,6 +713,10 @@ func TestAcceptAfterShutdown(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, string(raw), string(body))
 	require.Equal(t, "the server is shutting down\n", string(body))
+	resp, err = http.Get(srv.URL)
+	require.NoError(t, err)
+	resp.Body.Close()
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode, "not only for handshakes")
 }
 
 // hijackingWriter calls a function in the middle of Hijack.
