@@ -66,7 +66,7 @@
 //
 // # Draining a server
 //
-// [http.Server.Shutdown] neither sees nor closes connections that [Accept] has taken over.
+// http.Server.Shutdown neither sees nor closes connections that [Accept] has taken over.
 // A [Conns] in [AcceptOptions] keeps them, and [Conns.Shutdown] closes them: each as soon as
 // its application waits for a message, so that the answer to the last one still goes out, and
 // all that are left when a context ends. From its beginning on, Accept answers with 503.

@@ -230,3 +230,54 @@ func ExampleConn_Read_limit() {
 	// true
 	// still there
 }
+
+// Before a server exits, it closes the connections that http.Server.Shutdown does not know.
+func ExampleConns_Shutdown() {
+	var conns websocket.Conns
+	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Conns: &conns})
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			for {
+				typ, msg, err := c.Read(context.Background(), nil)
+				if err != nil || c.Write(context.Background(), typ, msg) != nil {
+					return
+				}
+			}
+		}()
+	}))
+	srv := ts.Config
+
+	client, _, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(ts.URL, "http"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Println("connections:", conns.Len())
+	closed := make(chan error)
+	go func() {
+		_, _, err := client.Read(context.Background(), nil)
+		closed <- err
+	}()
+
+	// On a signal, for example.
+	{
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		srv.RegisterOnShutdown(func() { conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting") })
+		err := errors.Join(srv.Shutdown(ctx), conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting"))
+		fmt.Println("error:", err)
+	}
+
+	fmt.Println(<-closed)
+	fmt.Println("connections:", conns.Len())
+
+	// Output:
+	// connections: 1
+	// error: <nil>
+	// websocket: closed by the peer: 1001 (going away): "restarting"
+	// connections: 0
+}
