@@ -26,15 +26,15 @@ func reuse(buf []byte) []byte {
 // the message itself. It logs when a message was received and when the answer was sent.
 func (s *Server) Greeting(w http.ResponseWriter, r *http.Request) {
 	log := s.logger()
-	s.accept(w, r, func(l lifetime, c *websocket.Conn) error { return greet(l, c, log) })
+	s.accept(w, r, func(c *websocket.Conn) error { return greet(c, log) })
 }
 
-func greet(l lifetime, c *websocket.Conn, log *slog.Logger) error {
+func greet(c *websocket.Conn, log *slog.Logger) error {
 	const hello = "Server: Hello. You said: "
 	remote := c.RemoteAddr().String()
 	var buf []byte
 	for {
-		typ, msg, err := c.Read(l.serving, append(buf[:0], hello...))
+		typ, msg, err := c.Read(context.Background(), append(buf[:0], hello...))
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func greet(l lifetime, c *websocket.Conn, log *slog.Logger) error {
 			answer = msg[len(hello):]
 		}
 		log.Info("Message received from Client", "remote", remote, "type", typ.String(), "bytes", len(msg)-len(hello))
-		if err := c.Write(l.pending, typ, answer); err != nil {
+		if err := c.Write(context.Background(), typ, answer); err != nil {
 			return err
 		}
 		log.Info("Message sent to Client", "remote", remote, "type", typ.String(), "bytes", len(answer))
@@ -56,14 +56,14 @@ func (s *Server) Messages(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoMessages)
 }
 
-func echoMessages(l lifetime, c *websocket.Conn) error {
+func echoMessages(c *websocket.Conn) error {
 	var buf []byte
 	for {
-		typ, msg, err := c.Read(l.serving, buf)
+		typ, msg, err := c.Read(context.Background(), buf)
 		if err != nil {
 			return err
 		}
-		if err := c.Write(l.pending, typ, msg); err != nil {
+		if err := c.Write(context.Background(), typ, msg); err != nil {
 			return err
 		}
 		buf = reuse(msg)
@@ -75,25 +75,20 @@ func (s *Server) Streams(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoStreams)
 }
 
-func echoStreams(l lifetime, c *websocket.Conn) error {
+func echoStreams(c *websocket.Conn) error {
 	for {
-		if err := echoStream(l, c); err != nil {
+		if err := echoStream(c); err != nil {
 			return err
 		}
 	}
 }
 
-func echoStream(l lifetime, c *websocket.Conn) error {
-	// A stream's context holds to its end. This one ends with serving only as long as no message has begun.
-	ctx, cancel := context.WithCancel(l.pending)
-	defer cancel()
-	stop := context.AfterFunc(l.serving, cancel)
-	typ, msg, err := c.NextReader(ctx)
-	stop()
+func echoStream(c *websocket.Conn) error {
+	typ, msg, err := c.NextReader(context.Background())
 	if err != nil {
 		return err
 	}
-	answer, err := c.NextWriter(l.pending, typ)
+	answer, err := c.NextWriter(context.Background(), typ)
 	if err != nil {
 		return err
 	}
@@ -108,14 +103,14 @@ func (s *Server) Prepared(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoPrepared)
 }
 
-func echoPrepared(l lifetime, c *websocket.Conn) error {
+func echoPrepared(c *websocket.Conn) error {
 	var buf []byte
 	for {
-		typ, msg, err := c.Read(l.serving, buf)
+		typ, msg, err := c.Read(context.Background(), buf)
 		if err != nil {
 			return err
 		}
-		if err := c.WritePrepared(l.pending, websocket.Prepare(typ, msg)); err != nil {
+		if err := c.WritePrepared(context.Background(), websocket.Prepare(typ, msg)); err != nil {
 			return err
 		}
 		buf = reuse(msg)
@@ -127,21 +122,13 @@ func (s *Server) NetConn(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoNetConn)
 }
 
-func echoNetConn(l lifetime, c *websocket.Conn) error {
+func echoNetConn(c *websocket.Conn) error {
 	nc := websocket.NetConn(c, 0)
-
-	// A net.Conn knows deadlines, not contexts: one in the past ends what is pending.
-	past := time.Unix(1, 0)
-	stopRead := context.AfterFunc(l.serving, func() { nc.SetReadDeadline(past) })
-	stopWrite := context.AfterFunc(l.pending, func() { nc.SetWriteDeadline(past) })
-	defer stopRead()
-	defer stopWrite()
-
 	if _, err := io.Copy(nc, nc); err != nil {
 		return err
 	}
 	// To a net.Conn a normal closure is io.EOF and no more; the Conn knows the code.
-	_, _, err := c.Read(l.serving, nil)
+	_, _, err := c.Read(context.Background(), nil)
 	return err
 }
 
@@ -150,13 +137,13 @@ func (s *Server) Clock(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, tick)
 }
 
-func tick(l lifetime, c *websocket.Conn) error {
+func tick(c *websocket.Conn) error {
 	// Somebody must read, or nobody answers a Ping and nobody notices that the client left.
 	left := make(chan error, 1)
 	go func() {
 		var buf []byte
 		for {
-			_, msg, err := c.Read(l.serving, buf)
+			_, msg, err := c.Read(context.Background(), buf)
 			if err != nil {
 				left <- err
 				return
@@ -168,7 +155,7 @@ func tick(l lifetime, c *websocket.Conn) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for now := time.Now(); ; {
-		if err := c.Write(l.pending, websocket.Text, now.AppendFormat(nil, time.RFC3339)); err != nil {
+		if err := c.Write(context.Background(), websocket.Text, now.AppendFormat(nil, time.RFC3339)); err != nil {
 			c.Close() // ends the reader
 			<-left
 			return err

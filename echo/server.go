@@ -4,13 +4,15 @@
 //
 // A handler accepts the connection, goes on in a goroutine of its own and returns. net/http then lets its request
 // and its buffers go, which is most of the memory that an idle connection costs. The price is that
-// http.Server.Shutdown knows nothing of these connections; [Server.Shutdown] is for them.
+// http.Server.Shutdown knows nothing of these connections; [Server.Shutdown], which is [websocket.Conns.Shutdown], is
+// for them.
 package echo
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync"
 
@@ -27,87 +29,49 @@ type Server struct {
 	// receives the content of a message. If nil, slog.Default() is used.
 	Logger *slog.Logger
 
-	mu       sync.Mutex // guards what follows, and orders running.Add before running.Wait
-	draining bool
-	life     lifetime
-	leave    context.CancelFunc // ends life.serving
-	cut      context.CancelFunc // ends life.pending
-	running  sync.WaitGroup     // one for each connection
-}
-
-// A lifetime is what bounds a session, in two steps: first it waits for no new message, so that a message that
-// has arrived is still answered, then nothing may wait any longer.
-type lifetime struct {
-	serving context.Context // ends when Shutdown begins; for waiting for a message
-	pending context.Context // ends when the time of Shutdown is over; for everything else
-}
-
-// begin counts a connection in. It reports false once Shutdown was called.
-func (s *Server) begin() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.init()
-	s.running.Add(1)
-	return true
-}
-
-// init makes the zero Server usable; s.mu is held.
-func (s *Server) init() {
-	if s.life.serving == nil {
-		s.life.pending, s.cut = context.WithCancel(context.Background())
-		s.life.serving, s.leave = context.WithCancel(s.life.pending)
-	}
+	conns      websocket.Conns
+	running    sync.WaitGroup // one for each session, which ends after its connection
+	handshakes sync.RWMutex   // orders running.Go before running.Wait: each handshake is a reader
 }
 
 // Shutdown ends all sessions and waits for them: every connection answers the message it has at hand, gets a Close
 // frame with [websocket.StatusGoingAway] and has until ctx ends to answer it; then it is dropped. New requests are
-// refused with status 503. Shutdown returns nil when all connections ended in time, otherwise the cause of ctx;
+// refused with status 503. Shutdown returns nil when all connections ended in time, otherwise the error of ctx;
 // no connection is left in either case.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.init()
-	s.draining = true
-	s.mu.Unlock()
-
-	stop := context.AfterFunc(ctx, s.cut)
-	s.leave()
+	err := s.conns.Shutdown(ctx, websocket.StatusGoingAway, shutdownReason)
+	s.handshakes.Lock()
+	defer s.handshakes.Unlock()
 	s.running.Wait()
-	if !stop() {
-		return context.Cause(ctx)
-	}
-	return nil
+	return err
 }
+
+const shutdownReason = "server is shutting down"
 
 // accept does the handshake and runs session in a goroutine of its own. The session returns the error that ended
 // it; accept then closes the connection and logs.
-func (s *Server) accept(w http.ResponseWriter, r *http.Request, session func(lifetime, *websocket.Conn) error) {
+func (s *Server) accept(w http.ResponseWriter, r *http.Request, session func(*websocket.Conn) error) {
 	log := s.logger()
-	if !s.begin() {
-		http.Error(w, "The server is shutting down.", http.StatusServiceUnavailable)
-		return
-	}
-	c, err := websocket.Accept(w, r, &s.Options)
+	opts := s.Options
+	opts.Conns = &s.conns
+	s.handshakes.RLock()
+	defer s.handshakes.RUnlock()
+	c, err := websocket.Accept(w, r, &opts)
 	if err != nil {
-		s.running.Done()
 		log.Warn("WebSocket handshake refused", "path", r.URL.Path, "remote", r.RemoteAddr, "error", err)
 		return
 	}
 	path, remote := r.URL.Path, c.RemoteAddr().String() // and not r, which would live as long as the session
-	go func() {
-		defer s.running.Done()
+	s.running.Go(func() {
+		defer c.Close()
 		log.Info("WebSocket connection established", "path", path, "remote", remote, "subprotocol", c.Subprotocol())
-		err := session(s.life, c)
-		log.Info("WebSocket connection closed", append([]any{"path", path, "remote", remote}, s.end(c, err)...)...)
-	}()
+		err := session(c)
+		log.Info("WebSocket connection closed", append([]any{"path", path, "remote", remote}, ending(err)...)...)
+	})
 }
 
-// end closes c after a session that ended with err, and returns what there is to say about it in the log.
-func (s *Server) end(c *websocket.Conn, err error) []any {
-	defer c.Close()
-
+// ending returns what there is to say in the log about a session that ended with err.
+func ending(err error) []any {
 	// The peer closed, or erred: the Conn has answered with the peer's own code, or with the error's.
 	if closed, ok := errors.AsType[*websocket.CloseError](err); ok {
 		return []any{"by", "client", "code", int(closed.Code), "reason", closed.Reason}
@@ -115,15 +79,10 @@ func (s *Server) end(c *websocket.Conn, err error) []any {
 	if broken, ok := errors.AsType[*websocket.ProtocolError](err); ok {
 		return []any{"by", "server", "code", int(broken.Code), "error", err}
 	}
-	if s.life.serving.Err() == nil {
-		return []any{"error", err} // the connection broke
+	if errors.Is(err, net.ErrClosed) { // only Shutdown closes
+		return []any{"by", "server", "code", int(websocket.StatusGoingAway), "reason", shutdownReason}
 	}
-	const reason = "server is shutting down"
-	attrs := []any{"by", "server", "code", int(websocket.StatusGoingAway), "reason", reason}
-	if err := c.Shutdown(s.life.pending, websocket.StatusGoingAway, reason); err != nil {
-		return append(attrs, "error", err)
-	}
-	return attrs
+	return []any{"error", err} // the connection broke
 }
 
 func (s *Server) logger() *slog.Logger {

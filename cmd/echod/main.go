@@ -91,13 +91,15 @@ func serve(ctx context.Context, cfg *config, stdout io.Writer, log *slog.Logger)
 	case <-ctx.Done():
 	}
 
-	// http.Server.Shutdown does not see the connections that left net/http. What it sees are requests for the
-	// page, and connections that a browser opened ahead of need, for which it would wait five seconds.
-	ln.Close()
-	<-ended
 	log.Info("Shutting down: closing all connections", "timeout", cfg.drainTimeout)
 	drain, cancel := context.WithTimeout(context.Background(), cfg.drainTimeout)
 	defer cancel()
+	srv.RegisterOnShutdown(func() { services.Shutdown(drain) })
+	// What srv itself waits for are requests for the page, which are soon answered, and connections that a browser
+	// opened ahead of need: for five seconds, if it is let.
+	pages, cancelPages := context.WithTimeout(drain, time.Second/4)
+	defer cancelPages()
+	_ = srv.Shutdown(pages)
 	if err := services.Shutdown(drain); err != nil {
 		log.Warn("Some connections did not end in time and were dropped", "error", err)
 	}
