@@ -7,9 +7,12 @@ import (
 	"crypto/fips140"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -346,6 +349,95 @@ func TestAcceptAnyOrigin(t *testing.T) {
 		r.Header.Set("Origin", from)
 		_, err := Accept(&hijackable{ResponseRecorder: httptest.NewRecorder()}, r, &AcceptOptions{TrustedOrigins: []string{"*"}})
 		assert.NoError(t, err, from)
+	}
+}
+
+// A proxy that passes on another Host hides what the page's own host is. What says so besides,
+// anybody can write.
+func TestAcceptOriginBehindProxy(t *testing.T) {
+	const public = "https://www.example.com"
+	for name, test := range map[string]struct {
+		host    string
+		header  http.Header
+		trusted []string
+		ok      bool
+	}{
+		"Host kept, TLS ends at the proxy": {"www.example.com", nil, nil, true},
+		"Host rewritten":                   {"10.0.0.7:8080", nil, nil, false},
+		"and the public origin trusted":    {"10.0.0.7:8080", nil, []string{public}, true},
+		"and its subdomains trusted":       {"10.0.0.7:8080", nil, []string{"https://*.example.com"}, true},
+		"and another scheme trusted":       {"10.0.0.7:8080", nil, []string{"http://www.example.com"}, false},
+		"and what is above it trusted":     {"10.0.0.7:8080", nil, []string{"https://example.com"}, false},
+		"X-Forwarded-Host":                 {"10.0.0.7:8080", http.Header{"X-Forwarded-Host": {"www.example.com"}}, nil, false},
+		"Forwarded":                        {"10.0.0.7:8080", http.Header{"Forwarded": {"host=www.example.com;proto=https"}}, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := handshakeRequest()
+			maps.Copy(r.Header, test.header)
+			r.Host = test.host
+			r.Header.Set("Origin", public)
+			w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
+			_, err := Accept(w, r, &AcceptOptions{TrustedOrigins: test.trusted})
+			if test.ok {
+				require.NoError(t, err)
+				return
+			}
+			assertOnePrefix(t, err)
+			require.Equal(t, http.StatusForbidden, w.Code)
+			require.Contains(t, err.Error(), "10.0.0.7:8080", "the log tells what to look for")
+		})
+	}
+}
+
+// The two kinds of proxy as net/http/httputil makes them.
+func TestAcceptBehindReverseProxy(t *testing.T) {
+	for name, test := range map[string]struct {
+		keepHost, trust bool
+		status          int
+	}{
+		"Host kept":                        {true, false, http.StatusSwitchingProtocols},
+		"Host rewritten":                   {false, false, http.StatusForbidden},
+		"Host rewritten, public one known": {false, true, http.StatusSwitchingProtocols},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := &AcceptOptions{}
+			if test.trust {
+				opts.TrustedOrigins = []string{"https://www.example.com"}
+			}
+			inner := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c, err := Accept(w, r, opts)
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				for {
+					typ, msg, err := c.Read(context.Background(), nil)
+					if err != nil || c.Write(context.Background(), typ, msg) != nil {
+						return
+					}
+				}
+			}))
+			target, err := url.Parse(inner.URL)
+			require.NoError(t, err)
+			transport := &http.Transport{}
+			t.Cleanup(transport.CloseIdleConnections)
+			outer := newServer(t, &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(target)
+				if test.keepHost {
+					r.Out.Host = r.In.Host
+				}
+				r.SetXForwarded()
+			}})
+			c, resp, err := Dial(t.Context(), wsURL(outer), &DialOptions{HTTPClient: freshClient(t),
+				Header: http.Header{"Host": {"www.example.com"}, "Origin": {"https://www.example.com"}}})
+			require.NotNil(t, resp, "%v", err)
+			require.Equal(t, test.status, resp.StatusCode)
+			if err == nil {
+				defer c.Close()
+				assertEchoes(t, c)
+				require.NoError(t, c.Shutdown(t.Context(), StatusNormalClosure, ""))
+			}
+		})
 	}
 }
 

@@ -40,6 +40,24 @@ func TestParseOrigin(t *testing.T) {
 	}
 }
 
+// Entries are compared as origins, and not as strings.
+func TestTrustedOriginsInOtherSpellings(t *testing.T) {
+	for entry, from := range map[string]string{
+		"HTTPS://Trusted.Example":        "https://trusted.example",
+		"https://trusted.example:443":    "https://trusted.example",
+		"http://trusted.example:080":     "http://trusted.example",
+		"https://[2001:DB8:0:0::1]":      "https://[2001:db8::1]",
+		"https://*.Trusted.example:0443": "https://www.trusted.example",
+	} {
+		ok, err := trustsOrigin([]string{from}, "server.example.com", []string{entry})
+		require.NoError(t, err, entry)
+		assert.True(t, ok, entry)
+		ok, err = trustsOrigin([]string{from + ":1"}, "server.example.com", []string{entry})
+		require.NoError(t, err, entry)
+		assert.False(t, ok, entry)
+	}
+}
+
 func TestTrustsOriginMistake(t *testing.T) {
 	_, err := trustsOrigin(nil, "example.com", []string{"example.com"})
 	assert.EqualError(t, err, `"example.com" is not of the form "scheme://host[:port]"`)
