@@ -130,6 +130,10 @@ func (r *report) watch(ctx context.Context) error {
 	}
 	r.connecting = time.Since(began)
 
+	if err := r.server.ask("start", nil); err != nil {
+		return err
+	}
+	fl.started.Store(true)
 	began = time.Now()
 	r.fewest = fl.figures.Open.Load()
 	arrived := r.arrived()

@@ -24,9 +24,9 @@ import (
 )
 
 // The server is a process of its own, since the limit of open files is one on processes. Its
-// standard input has its settings as a line of JSON, and then commands: "figures", "stop", and
-// "finish". It answers the settings with where it is, and the first and the last command with
-// its figures. When its input ends, it exits.
+// standard input has its settings as a line of JSON, and then commands: "figures", "start" and "stop"
+// for the aborts, and "finish". It answers the settings with where it is, and "figures" and
+// "finish" with its figures. When its input ends, it exits.
 
 // settings are what both processes go by.
 type settings struct {
@@ -96,6 +96,9 @@ func serve(in io.Reader, out io.Writer) error {
 	for commands.Scan() {
 		switch commands.Text() {
 		case "figures":
+		case "start":
+			s.started.Store(true)
+			continue
 		case "stop":
 			close(s.stopping)
 			continue

@@ -32,6 +32,7 @@ type soak struct {
 	gap      time.Duration   // between the messages of a lane, on average
 	life     time.Duration   // of a connection until this side aborts it, on average
 	ctx      context.Context // ends when the soak is given up
+	started  atomic.Bool     // all clients have been connected: aborts may begin
 	stopping chan struct{}   // closed: no new messages, no more aborts
 	figures  figures
 
@@ -53,7 +54,9 @@ func (s *soak) fail(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.violations) < 10 {
-		s.violations = append(s.violations, s.side+": "+fmt.Sprintf(format, args...))
+		v := s.side + ": " + fmt.Sprintf(format, args...)
+		s.violations = append(s.violations, v)
+		fmt.Fprintln(os.Stderr, v) // at once, in case that the end does not come
 	}
 	s.giveUp()
 }
@@ -134,6 +137,8 @@ func (s *session) run() (ending string, err error) {
 	if s.way == "NetConn" {
 		s.nc = websocket.NetConn(s.c, s.typ)
 	}
+	// Contexts do not reach a NetConn.
+	defer context.AfterFunc(s.soak.ctx, func() { s.c.Close() })()
 	s.figures.Conns.inc()
 	s.figures.Open.inc()
 
@@ -157,24 +162,12 @@ func (s *session) run() (ending string, err error) {
 	return s.explain(err), err
 }
 
-// begin starts to send, and to think of an end.
+// begin starts to send.
 func (s *session) begin() {
 	s.link.mu.Lock()
 	s.arrived, s.acked = s.link.in.last, s.link.in.last
 	s.link.mu.Unlock()
 	s.wg.Go(s.send)
-
-	r := s.draw(1)
-	s.wg.Add(1)
-	timer := time.AfterFunc(time.Duration(r.ExpFloat64()*float64(s.life)), func() {
-		defer s.wg.Done()
-		s.abort(r)
-	})
-	context.AfterFunc(s.ctx, func() {
-		if timer.Stop() {
-			s.wg.Done()
-		}
-	})
 }
 
 // explain turns the error that a connection ended with into what we did to it, or "". That the peer ended it is left
@@ -250,7 +243,8 @@ var endings = []string{"Close", "Close of NetConn", "Shutdown", "Shutdown", "res
 var statusCodes = []websocket.StatusCode{1000, 1001, 1003, 1008, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999}
 
 // abort ends the connection, half the time while messages go out.
-func (s *session) abort(r *rand.Rand) {
+func (s *session) abort() {
+	r := s.draw(1)
 	if s.isStopping() {
 		return
 	}
@@ -536,6 +530,9 @@ func (s *session) send() {
 	pause := func() time.Duration { return time.Duration(r.ExpFloat64() * float64(s.gap)) }
 	timer := time.NewTimer(pause())
 	defer timer.Stop()
+	life := func() time.Duration { return time.Duration(r.ExpFloat64() * float64(s.life)) }
+	end := time.NewTimer(life())
+	defer end.Stop()
 	stop, wanted := s.stopping, 0
 	for {
 		s.link.mu.Lock()
@@ -563,6 +560,12 @@ func (s *session) send() {
 		case n := <-s.burst:
 			if stop != nil {
 				wanted += n
+			}
+		case <-end.C:
+			if s.started.Load() {
+				s.wg.Go(s.abort)
+			} else {
+				end.Reset(life())
 			}
 		case <-timer.C:
 			if stop == nil {
