@@ -29,6 +29,8 @@ type fleet struct {
 	complete  atomic.Int64 // clients that have finished
 }
 
+const dialsAtOnce = 32
+
 // A client keeps up one connection after another until all is said.
 type client struct {
 	*fleet
@@ -119,7 +121,7 @@ func compression(r *rand.Rand) *websocket.Compression {
 
 // keepAlive draws an interval, which is at times shorter than the silence between messages.
 func keepAlive(r *rand.Rand) time.Duration {
-	return []time.Duration{-1, 0, 10 * time.Second}[r.IntN(3)]
+	return []time.Duration{-1, 0, 20 * time.Second}[r.IntN(3)]
 }
 
 func tcpConn(nc net.Conn) *net.TCPConn {

@@ -78,11 +78,10 @@ func (r *report) converse(ctx context.Context, set settings, where whereabouts) 
 	if err != nil {
 		return err
 	}
-	soakCtx, giveUp := context.WithCancel(context.Background())
-	defer giveUp()
-	fl := &fleet{where: where, roots: x509.NewCertPool(), dialing: make(chan struct{}, 64)}
+	fl := &fleet{where: where, roots: x509.NewCertPool(), dialing: make(chan struct{}, dialsAtOnce)}
 	fl.roots.AddCert(cert)
-	fl.soak = soak{side: "client", seed: set.Seed, gap: set.Gap, life: set.Life, ctx: soakCtx, giveUp: giveUp, stopping: make(chan struct{})}
+	fl.init("client", set, set.Life)
+	defer fl.giveUp()
 	r.fleet, r.client = fl, &fl.figures
 
 	var clients sync.WaitGroup
@@ -91,9 +90,9 @@ func (r *report) converse(ctx context.Context, set settings, where whereabouts) 
 		clients.Go(cl.run)
 	}
 	err = r.watch(ctx)
-	if err != nil || soakCtx.Err() != nil {
+	if err != nil || fl.ctx.Err() != nil {
 		r.given = true
-		giveUp()
+		fl.giveUp()
 	}
 	clients.Wait()
 	if err != nil {

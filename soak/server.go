@@ -79,10 +79,9 @@ func serve(in io.Reader, out io.Writer) error {
 	if err := json.Unmarshal(commands.Bytes(), &set); err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
-	ctx, giveUp := context.WithCancel(context.Background())
-	defer giveUp()
 	s := &server{clients: make(map[uint64]*remote)}
-	s.soak = soak{side: "server", seed: set.Seed, gap: set.Gap, life: 2 * set.Life, ctx: ctx, giveUp: giveUp, stopping: make(chan struct{})}
+	s.init("server", set, 2*set.Life)
+	defer s.giveUp()
 
 	where, closeAll, err := s.open(filesNeeded(set.Connections))
 	if err != nil {

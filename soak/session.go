@@ -34,6 +34,7 @@ type soak struct {
 	ctx      context.Context // ends when the soak is given up
 	started  atomic.Bool     // all clients have been connected: aborts may begin
 	stopping chan struct{}   // closed: no new messages, no more aborts
+	sending  chan struct{}   // a token for each message that is being sent
 	figures  figures
 
 	broadcast atomic.Pointer[broadcast]
@@ -47,6 +48,17 @@ type soak struct {
 type broadcast struct {
 	number   uint64
 	prepared *websocket.Prepared
+}
+
+// sendersAtOnce keeps a machine that cannot hold the pace from falling ever further behind: messages wait until
+// there is time for them, and Pings and their Pongs do not.
+const sendersAtOnce = 64
+
+func (s *soak) init(side string, set settings, life time.Duration) {
+	s.side, s.seed, s.gap, s.life = side, set.Seed, set.Gap, life
+	s.ctx, s.giveUp = context.WithCancel(context.Background())
+	s.stopping = make(chan struct{})
+	s.sending = make(chan struct{}, sendersAtOnce)
 }
 
 // fail notes a violation and gives up.
@@ -615,6 +627,12 @@ func (s *session) sendBroadcast() bool {
 // sendMessage sends message n, again and again as long as sending it is cancelled without effect. It returns false
 // when the connection is over.
 func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
+	select {
+	case s.sending <- struct{}{}:
+		defer func() { <-s.sending }()
+	case <-s.ctx.Done():
+		return false
+	}
 	buf := scratch.Get().(*[]byte)
 	defer scratch.Put(buf)
 	typ, msg := s.link.out.lane.append((*buf)[:0], kindMessage, n, s.typ)
