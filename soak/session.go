@@ -427,8 +427,10 @@ func (s *session) next(r *rand.Rand, buf []byte) (typ websocket.MessageType, msg
 	switch s.way {
 	case "Read":
 		for {
-			// From one millisecond to half a minute: some end inside a message, most between two.
-			ctx, cancel := context.WithTimeout(s.ctx, time.Duration(between(r, 1e6, 3e10)))
+			ctx, cancel := s.ctx, context.CancelFunc(func() {})
+			if limit, ok := s.impatience(r); ok {
+				ctx, cancel = context.WithTimeout(ctx, limit)
+			}
 			typ, msg, err = s.c.Read(ctx, buf)
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) {
@@ -468,14 +470,24 @@ func (s *session) next(r *rand.Rand, buf []byte) (typ websocket.MessageType, msg
 	}
 }
 
+// impatience draws how long a Read may take, if it is one that has a limit: from half a millisecond to what lies
+// between two messages. Some end inside a message, most between two.
+func (s *session) impatience(r *rand.Rand) (limit time.Duration, ok bool) {
+	if r.IntN(3) > 0 {
+		return 0, false
+	}
+	shortest := 500 * time.Microsecond
+	return time.Duration(between(r, float64(shortest), float64(max(s.gap, 2*shortest)))), true
+}
+
 // readFull appends to buf from the NetConn until it has size bytes, over any number of timeouts.
 func (s *session) readFull(r *rand.Rand, buf []byte, size int) ([]byte, error) {
 	if cap(buf) < size {
 		buf = append(make([]byte, 0, size), buf...)
 	}
 	for len(buf) < size {
-		if r.IntN(2) == 0 {
-			s.nc.SetReadDeadline(time.Now().Add(time.Duration(between(r, 1e6, 3e10))))
+		if limit, ok := s.impatience(r); ok {
+			s.nc.SetReadDeadline(time.Now().Add(limit))
 		}
 		n, err := s.nc.Read(buf[len(buf):size])
 		buf = buf[:len(buf)+n]
