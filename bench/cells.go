@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func cells() []cell {
 	} {
 		for _, n := range e.conns {
 			add(cell{name: fmt.Sprintf("echo/%s/%d", sizeName(e.size), n), kind: echo, conns: n,
-				first: load.Binary, messages: [][]byte{noise(e.size)}}, contains(e.short, n))
+				first: load.Binary, messages: [][]byte{noise(e.size)}}, slices.Contains(e.short, n))
 		}
 	}
 	for _, n := range []int{1, 64} {
@@ -109,20 +110,11 @@ func cells() []cell {
 	}
 	add(cell{name: "idle/125B", kind: idle, conns: 10000, mode: server.Mode{Idle: true},
 		first: load.Binary, messages: [][]byte{noise(125)}}, true)
-	add(cell{name: "idle/64KiB", kind: idle, conns: 2000, mode: server.Mode{Idle: true},
+	add(cell{name: "idle/64KiB", kind: idle, conns: 1000, mode: server.Mode{Idle: true},
 		first: load.Binary, messages: [][]byte{noise(64 << 10)}}, true)
-	add(cell{name: "idle-tls/125B", kind: idleTLS, conns: 2000, mode: server.Mode{Idle: true, TLS: true},
+	add(cell{name: "idle-tls/125B", kind: idleTLS, conns: 1000, mode: server.Mode{Idle: true, TLS: true},
 		first: load.Binary, messages: [][]byte{noise(125)}}, true)
 	return all
-}
-
-func contains(s []int, n int) bool {
-	for _, v := range s {
-		if v == n {
-			return true
-		}
-	}
-	return false
 }
 
 func sizeName(n int) string {
@@ -151,10 +143,8 @@ func asciiText(n int) []byte {
 // mixedText is made of sequences of two to four bytes only.
 func mixedText(n int) []byte {
 	b := bytes.Repeat([]byte("é漢😀"), n/9)
-	for ; len(b) < n; b = append(b, "éé"...) {
-		if n-len(b) < 4 {
-			panic("not a length that fits")
-		}
+	for len(b) < n {
+		b = append(b, "éé"[:min(n-len(b), 4)]...)
 	}
 	return b
 }

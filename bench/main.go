@@ -137,10 +137,7 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 		})
 		rounds := o.rounds
 		if c.kind == idle || c.kind == idleTLS {
-			rounds = min(rounds, 3) // memory hardly differs
-			if !c.full && o.rounds <= 3 {
-				rounds = 1
-			}
+			rounds = (o.rounds + 2) / 3 // memory hardly differs
 		}
 		for round := range rounds {
 			fmt.Fprintf(o.progress, "%3.0fs  cell %d of %d, round %d of %d: %s\n",
@@ -182,7 +179,7 @@ func (r result) report(w io.Writer) {
 	fmt.Fprint(w, "      ")
 	for _, name := range libraries() {
 		if b, ok := r.library(name); ok {
-			fmt.Fprintf(w, " %s %s", b.Name, number(b.cost/r.cell.unit()))
+			fmt.Fprintf(w, " %s %s", b.Name, number(b.cost/1000))
 		}
 	}
 	fmt.Fprintln(w)

@@ -88,6 +88,21 @@ func (p *process) usage() (u server.Usage, err error) {
 	return u, err
 }
 
+// waitForAll waits until all connections are among those to which the server broadcasts, if it does: a client knows of
+// the end of the handshake before the server's application does.
+func (p *process) waitForAll(c cell) error {
+	for end := time.Now().Add(20 * time.Second); c.mode.Broadcast; time.Sleep(time.Millisecond) {
+		var n int
+		if err := p.ask("joined", &n); err != nil || n == c.conns {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d of %d connections came", n, c.conns)
+		}
+	}
+	return nil
+}
+
 func (p *process) stop() {
 	p.in.Close()
 	timer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
@@ -134,6 +149,9 @@ func verify(v server.Variant, c cell, cores cores) error {
 		return err
 	}
 	defer g.Close()
+	if err := p.waitForAll(c); err != nil {
+		return err
+	}
 	turns := max(5, len(c.messages)+1)
 	count, err := g.Run(time.Minute, turns)
 	if want := c.conns * c.frames * turns; err == nil && count.Messages != want {
@@ -152,6 +170,9 @@ func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, er
 		return sample{}, err
 	}
 	defer g.Close()
+	if err := p.waitForAll(c); err != nil {
+		return sample{}, err
+	}
 	if _, err := g.Run(b.warm, 0); err != nil {
 		return sample{}, err
 	}
@@ -254,7 +275,6 @@ func measureIdle(p *process, v server.Variant, c cell) (sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A few at a time would be closer to life, but all messages at once are what a pool has to recover from.
 		count, err := g.Run(time.Minute, 1)
 		if err == nil && count.Messages != conns {
 			err = fmt.Errorf("%d answers and not %d", count.Messages, conns)

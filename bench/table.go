@@ -131,8 +131,6 @@ func (r result) goals() []goal {
 		}
 		against("the best peer with a goroutine a connection", 1.0,
 			func(v server.Variant) bool { return isPeer(v) && !v.EventLoop })
-	case idleTLS:
-		against("a bare tls.Conn", 1.1, func(v server.Variant) bool { return v.Library() == raw })
 	}
 	return goals
 }
@@ -148,9 +146,6 @@ var titles = map[kind]string{
 	idle:      "Idle connections: KB of resident memory each",
 	idleTLS:   "Idle connections over TLS: KB of resident memory each; raw is a bare tls.Conn",
 }
-
-// unit is what the cost of a cell is divided by to be shown.
-func (c cell) unit() float64 { return 1000 }
 
 // number shows v with three digits that count.
 func number(v float64) string {
@@ -188,7 +183,7 @@ func writeTable(w io.Writer, k kind, results []result) {
 		fmt.Fprintf(w, "| %s |", r.cell.name)
 		for _, name := range libs {
 			if b, ok := r.library(name); ok {
-				fmt.Fprintf(w, " %s |", number(b.cost/r.cell.unit()))
+				fmt.Fprintf(w, " %s |", number(b.cost/1000))
 			} else {
 				fmt.Fprint(w, " |")
 			}
@@ -204,6 +199,17 @@ func writeTable(w io.Writer, k kind, results []result) {
 		bytes, ok := r.library(raw)
 		ratio(w, have && ok, our.cost, bytes.cost)
 		fmt.Fprintln(w)
+		if r.cell.mode.Deflate {
+			fmt.Fprint(w, "| bytes of the answer |")
+			for _, name := range libs {
+				if b, ok := r.library(name); ok {
+					fmt.Fprintf(w, " %.0f |", median(r.samples[b.Name]).Wire)
+				} else {
+					fmt.Fprint(w, " |")
+				}
+			}
+			fmt.Fprintln(w, " | | |")
+		}
 	}
 }
 
@@ -271,7 +277,7 @@ func writeDetails(w io.Writer, results []result) {
 			}
 			m := median(samples)
 			fmt.Fprintf(w, "| %s | %s | %s | %.0f %% | %d | %.2f | %.0f | %.0f |\n", r.cell.name, v.Name,
-				number(m.Cost/r.cell.unit()), 100*spread(samples), len(samples), m.Calls, m.Wire, m.Rate)
+				number(m.Cost/1000), 100*spread(samples), len(samples), m.Calls, m.Wire, m.Rate)
 		}
 	}
 }

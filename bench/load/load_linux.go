@@ -50,7 +50,6 @@ type Group struct {
 	epoll int
 	conns []*conn
 	buf   []byte
-	await int // replies, of all connections, until the next turn: Fanout
 	wire  int64
 }
 

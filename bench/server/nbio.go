@@ -79,4 +79,3 @@ func serveNbioStd(ln net.Listener, m Mode) error {
 	websocket.DefaultEngine.MaxWebsocketFramePayloadSize = Limit
 	return serveHTTP(ln, m, nbioHandler(nbioUpgrader(m), m))
 }
-

@@ -15,8 +15,8 @@ import (
 	"syscall"
 )
 
-// Run is the server's process. It writes its address to w, and then answers each line that it reads: "usage" and
-// "memory". It returns when there are no more.
+// Run is the server's process. It writes its address to w, and then answers each line that it reads. It returns
+// when there are no more.
 func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 	v, err := Find(name)
 	if err != nil {
@@ -41,6 +41,8 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 				return err
 			}
 			fmt.Fprintln(w, u.CPU, u.Calls)
+		case "joined":
+			fmt.Fprintln(w, joined.Load())
 		case "memory":
 			rss, err := resident()
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -115,7 +116,10 @@ func acceptLoop(ln net.Listener, serve func(net.Conn)) error {
 	}
 }
 
-// A room has all connections of a server that broadcasts.
+// joined is how many connections are in the room. There is one room in a process.
+var joined atomic.Int64
+
+// A room has all connections of a server that broadcasts. A connection joins it before its first message is read.
 type room[C comparable] struct {
 	mu    sync.Mutex
 	conns []C
@@ -125,6 +129,7 @@ func (r *room[C]) join(c C) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conns = append(r.conns, c)
+	joined.Add(1)
 }
 
 func (r *room[C]) leave(c C) {
@@ -132,6 +137,7 @@ func (r *room[C]) leave(c C) {
 	defer r.mu.Unlock()
 	if i := slices.Index(r.conns, c); i >= 0 {
 		r.conns = slices.Delete(r.conns, i, i+1)
+		joined.Add(-1)
 	}
 }
 

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/strictws/websocket/bench/load"
+	"github.com/strictws/websocket/bench/server"
+)
+
+// The tests start the servers as the command does: this program is them.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-serve" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func testCores(t *testing.T) cores {
+	t.Helper()
+	c, err := chooseCores()
+	require.NoError(t, err)
+	return c
+}
+
+// Every server answers what it is sent, in each kind of cell that it can be measured in.
+func TestServersEcho(t *testing.T) {
+	on := testCores(t)
+	for _, name := range []string{"echo/16B/1", "echo/125B/64", "echo/64KiB/1", "echo/4MiB/1", "text/utf8/1", "text/ascii/1",
+		"pipelined/1", "broadcast/1000", "deflate/1KiB", "deflate/16KiB", "takeover/1KiB", "takeover/16KiB", "idle/64KiB"} {
+		c := find(t, name)
+		t.Run(name, func(t *testing.T) {
+			for _, v := range server.Variants() {
+				if v.Supports(c.mode) {
+					assert.NoError(t, verify(v, c, on), v.Name)
+				}
+			}
+		})
+	}
+}
+
+// The check is one: it finds an answer that is not what was sent.
+func TestVerifyFindsWrongAnswers(t *testing.T) {
+	c := find(t, "echo/125B/1")
+	m := load.Message{First: load.Binary, Payload: append([]byte{}, c.messages[0]...)}
+	require.NoError(t, c.verify(false)(0, 0, m))
+	m.Payload[100]++
+	assert.ErrorContains(t, c.verify(false)(0, 0, m), "is not the message")
+
+	c = find(t, "deflate/1KiB")
+	payload, err := compress(c.messages[3])
+	require.NoError(t, err)
+	assert.Less(t, len(payload), 700)
+	m = load.Message{First: load.Text | load.Compressed, Payload: payload}
+	assert.NoError(t, c.verify(false)(0, 3, m))
+	assert.ErrorContains(t, c.verify(false)(0, 4, m), "is not the message")
+	m = load.Message{First: load.Text, Payload: c.messages[3]}
+	assert.ErrorContains(t, c.verify(false)(0, 3, m), "not compressed")
+	m = load.Message{First: load.Binary | load.Compressed, Payload: payload}
+	assert.ErrorContains(t, c.verify(false)(0, 3, m), "first byte")
+}
+
+// One measurement of each kind, with every server, as short as can be.
+func TestMeasure(t *testing.T) {
+	on := testCores(t)
+	b := budget{warm: time.Millisecond, measure: 5 * time.Millisecond, upgrades: 20}
+	for _, name := range []string{"echo/16B/64", "broadcast/1000", "handshake", "idle/125B", "idle-tls/125B"} {
+		c := find(t, name)
+		c.conns = min(c.conns, 20)
+		t.Run(name, func(t *testing.T) {
+			for _, v := range server.Variants() {
+				if !v.Supports(c.mode) || v.Plain && c.kind == handshake {
+					continue
+				}
+				s, err := measure(v, c, b, on)
+				require.NoError(t, err, v.Name)
+				if c.kind != idle && c.kind != idleTLS {
+					assert.Positive(t, s.Cost, v.Name)
+					assert.Positive(t, s.Rate, v.Name)
+				}
+			}
+		})
+	}
+}
+
+// What the servers say of themselves: whether they refuse text that is not UTF-8.
+func TestValidates(t *testing.T) {
+	on := testCores(t)
+	c := find(t, "text/utf8/1")
+	c.messages = [][]byte{append([]byte(strings.Repeat("a", 100)), 0xff)}
+	c.mode.Size = len(c.messages[0])
+	for _, v := range server.Variants() {
+		if v.Plain || !v.Supports(c.mode) {
+			continue
+		}
+		if err := verify(v, c, on); v.Validates {
+			assert.Error(t, err, v.Name)
+		} else {
+			assert.NoError(t, err, v.Name)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	cells, err := chooseCells("echo/16B/1", false)
+	require.NoError(t, err)
+	require.Len(t, cells, 1)
+	servers, err := chooseVariants("raw,strictws,gobwas-low")
+	require.NoError(t, err)
+	var names []string
+	for _, v := range servers {
+		names = append(names, v.Name)
+	}
+	assert.Equal(t, []string{"raw", "raw-large", "strictws", "strictws-pool", "gobwas-low"}, names)
+
+	var progress strings.Builder
+	o := options{rounds: 2, budget: budget{measure: 2 * time.Millisecond}, cores: testCores(t), progress: &progress}
+	results := o.run(cells, servers)
+	require.Len(t, results, 1)
+	assert.Empty(t, results[0].failed)
+	assert.Len(t, results[0].samples, 4, "raw-large is for large messages")
+	for name, samples := range results[0].samples {
+		assert.Len(t, samples, 2, name)
+	}
+	assert.Contains(t, progress.String(), "cell 1 of 1, round 2 of 2: echo/16B/1\n")
+	writeDetails(io.Discard, results)
+
+	_, err = chooseCells("nothing", true)
+	assert.ErrorContains(t, err, "no cell")
+	_, err = chooseVariants("raw,nothing")
+	assert.ErrorContains(t, err, "no server")
+}
+
+// A server that fails is left out and reported; the others go on.
+func TestRunGoesOn(t *testing.T) {
+	cells, err := chooseCells("echo/16B/1", false)
+	require.NoError(t, err)
+	broken := server.Variant{Name: "gone"}
+	works, err := server.Find("raw")
+	require.NoError(t, err)
+	o := options{rounds: 1, budget: budget{measure: time.Millisecond}, cores: testCores(t), progress: io.Discard}
+	results := o.run(cells, []server.Variant{broken, works})
+	assert.ErrorContains(t, results[0].failed["gone"], "there is no server")
+	assert.Len(t, results[0].samples["raw"], 1)
+}
+
+func TestMessages(t *testing.T) {
+	for _, c := range cells() {
+		for _, m := range c.messages {
+			assert.Len(t, m, c.mode.Size, c.name)
+			if c.first&0x0f == load.Text&0x0f {
+				assert.True(t, utf8.Valid(m), c.name)
+			}
+		}
+	}
+	for _, r := range string(mixedText(16 << 10)) {
+		require.GreaterOrEqual(t, utf8.RuneLen(r), 2)
+	}
+}
