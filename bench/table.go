@@ -41,13 +41,13 @@ func median(samples []sample) sample {
 	}
 }
 
-// spread is the distance between the extremes, in parts of the median.
-func spread(samples []sample) float64 {
-	lo, hi := math.Inf(1), math.Inf(-1)
+// extremes returns the least and the greatest cost.
+func extremes(samples []sample) (least, most float64) {
+	least, most = math.Inf(1), math.Inf(-1)
 	for _, s := range samples {
-		lo, hi = min(lo, s.Cost), max(hi, s.Cost)
+		least, most = min(least, s.Cost), max(most, s.Cost)
 	}
-	return (hi - lo) / median(samples).Cost
+	return least, most
 }
 
 // A way is a server and what it costs.
@@ -266,9 +266,10 @@ func geometricMean(v []float64) float64 {
 
 // writeDetails lists every server, and how much its rounds differ.
 func writeDetails(w io.Writer, results []result) {
-	fmt.Fprint(w, "\n### Every server\n\nCalls are its read and write system calls, bytes those it sent.\n\n")
-	fmt.Fprint(w, "| | server | µs or KB | spread | rounds | calls | bytes | a second |\n")
-	fmt.Fprint(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	fmt.Fprint(w, "\n### Every server\n\nCalls are its read and write system calls, bytes those it sent. Busy says how much of the time it used its "+
+		"core, or got it, if others use it too.\n\n")
+	fmt.Fprint(w, "| | server | µs or KB | least | spread | rounds | calls | bytes | a second | busy |\n")
+	fmt.Fprint(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, r := range results {
 		for _, v := range server.Variants() {
 			samples := r.samples[v.Name]
@@ -276,8 +277,10 @@ func writeDetails(w io.Writer, results []result) {
 				continue
 			}
 			m := median(samples)
-			fmt.Fprintf(w, "| %s | %s | %s | %.0f %% | %d | %.2f | %.0f | %.0f |\n", r.cell.name, v.Name,
-				number(m.Cost/1000), 100*spread(samples), len(samples), m.Calls, m.Wire, m.Rate)
+			least, most := extremes(samples)
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %.0f %% | %d | %.2f | %.0f | %.0f | %.0f %% |\n", r.cell.name, v.Name,
+				number(m.Cost/1000), number(least/1000), 100*(most-least)/m.Cost, len(samples), m.Calls, m.Wire, m.Rate,
+				100*m.Rate*m.Cost/1e9)
 		}
 	}
 }

@@ -29,9 +29,10 @@ func TestMedian(t *testing.T) {
 	assert.Equal(t, sample{Cost: 2, Wire: 20}, m)
 }
 
-func TestSpread(t *testing.T) {
-	assert.Equal(t, 0.0, spread(costs(5)))
-	assert.Equal(t, 1.5, spread(costs(3, 1, 2, 4, 2)))
+func TestExtremes(t *testing.T) {
+	least, most := extremes(costs(3, 1, 2, 4, 2))
+	assert.Equal(t, 1.0, least)
+	assert.Equal(t, 4.0, most)
 }
 
 func TestGeometricMean(t *testing.T) {
