@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"sync"
 
 	"github.com/gobwas/ws"
@@ -84,7 +83,7 @@ func serveGobwasLow(buffered bool) func(net.Listener, Mode) error {
 	}
 }
 
-var gobwasBuffers = sync.Pool{New: func() any { return new([]byte) }}
+var gobwasBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 func gobwasLow(c net.Conn, r io.Reader, m Mode, all *room[net.Conn]) {
 	scratch := make([]byte, ws.MaxHeaderSize)
@@ -93,33 +92,34 @@ func gobwasLow(c net.Conn, r io.Reader, m Mode, all *room[net.Conn]) {
 		if err != nil || ws.CheckHeader(h, ws.StateServerSide) != nil || h.OpCode == ws.OpClose || h.Length > Limit {
 			return
 		}
-		if err := gobwasFrame(c, r, h, m, all); err != nil {
+		if err := gobwasFrame(c, r, h, scratch, m, all); err != nil {
 			return
 		}
 	}
 }
 
-func gobwasFrame(c net.Conn, r io.Reader, h ws.Header, m Mode, all *room[net.Conn]) error {
+func gobwasFrame(c net.Conn, r io.Reader, h ws.Header, scratch []byte, m Mode, all *room[net.Conn]) error {
+	buf := gobwasBuffers.Get().(*bytes.Buffer)
+	defer gobwasBuffers.Put(buf)
+	buf.Reset()
 	answer := ws.Header{Fin: h.Fin, OpCode: h.OpCode, Length: h.Length}
-	head := ws.HeaderSize(answer)
-	size := head + int(h.Length)
-
-	pooled := gobwasBuffers.Get().(*[]byte)
-	defer gobwasBuffers.Put(pooled)
-	*pooled = slices.Grow((*pooled)[:0], max(size, ws.MaxHeaderSize))
-	buf := (*pooled)[:size]
-
-	if _, err := io.ReadFull(r, buf[head:]); err != nil {
+	if err := ws.WriteHeaderBuffer(buf, answer, scratch); err != nil {
 		return err
 	}
-	ws.Cipher(buf[head:], h.Mask, 0)
+	buf.Grow(int(h.Length))
+	frame := buf.Bytes()
+	head := len(frame)
+	frame = frame[:head+int(h.Length)]
+	payload := frame[head:]
+
+	if _, err := io.ReadFull(r, payload); err != nil {
+		return err
+	}
+	ws.Cipher(payload, h.Mask, 0)
 	if m.Broadcast {
-		gobwasBroadcast(all, h.OpCode, buf[head:])
+		gobwasBroadcast(all, h.OpCode, payload)
 		return nil
 	}
-	if err := ws.WriteHeader(bytes.NewBuffer(buf[:0]), answer); err != nil {
-		return err
-	}
-	_, err := c.Write(buf)
+	_, err := c.Write(frame)
 	return err
 }

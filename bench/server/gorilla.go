@@ -12,8 +12,13 @@ import (
 func init() {
 	register(
 		Variant{Name: "gorilla", NetHTTP: true, Serve: serveGorilla(new(websocket.Upgrader), gorillaEcho)},
-		Variant{Name: "gorilla-pool", NetHTTP: true, Serve: serveGorilla(
-			&websocket.Upgrader{ReadBufferSize: 1024, WriteBufferSize: 4096, WriteBufferPool: new(sync.Pool)}, gorillaPool)},
+		Variant{Name: "gorilla-pool", NetHTTP: true, Serve: func(ln net.Listener, m Mode) error {
+			up := &websocket.Upgrader{WriteBufferPool: new(sync.Pool), ReadBufferSize: 4096, WriteBufferSize: 4096}
+			if m.Idle {
+				up.ReadBufferSize = 256
+			}
+			return serveGorilla(up, gorillaPool)(ln, m)
+		}},
 	)
 }
 
