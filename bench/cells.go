@@ -101,12 +101,12 @@ func cells() []cell {
 	add(cell{name: "handshake", kind: handshake, first: load.Binary, messages: [][]byte{noise(16)}}, true)
 	for _, size := range []int{1 << 10, 16 << 10} {
 		add(cell{name: "deflate/" + sizeName(size), kind: deflate, conns: 64, mode: server.Mode{Deflate: true},
-			first: load.Text | load.Compressed, messages: records(size, 32)}, true)
+			first: load.Text | load.Compressed, messages: records(size, 128)}, true)
 	}
 	for _, size := range []int{1 << 10, 16 << 10} {
 		add(cell{name: "takeover/" + sizeName(size), kind: takeover, conns: 64,
 			mode:  server.Mode{Deflate: true, Takeover: true},
-			first: load.Text | load.Compressed, messages: records(size, 32)}, true)
+			first: load.Text | load.Compressed, messages: records(size, 128)}, true)
 	}
 	add(cell{name: "idle/125B", kind: idle, conns: 10000, mode: server.Mode{Idle: true},
 		first: load.Binary, messages: [][]byte{noise(125)}}, true)
@@ -149,7 +149,8 @@ func mixedText(n int) []byte {
 	return b
 }
 
-// records are count messages of JSON, of size bytes each, that resemble each other as those of an application do.
+// records are count messages of JSON, of size bytes each, that resemble each other as those of an application do. They
+// are to be more than the window of a compressor, 32 KiB, so that none finds itself in it.
 func records(size, count int) [][]byte {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	words := strings.Fields("alpha bravo charlie delta echo foxtrot golf hotel india juliett kilo lima mike november")
@@ -263,6 +264,9 @@ func (c cell) verify(plain bool) func(conn, turn int, m load.Message) error {
 		return nil
 	}
 }
+
+// least is how many messages a measurement has at least, if it can have them: a busy machine gives it little time.
+func (c cell) least() int { return min(2000, 64<<20/c.mode.Size) }
 
 // A budget bounds one measurement.
 type budget struct {

@@ -152,8 +152,8 @@ func verify(v server.Variant, c cell, cores cores) error {
 	if err := p.waitForAll(c); err != nil {
 		return err
 	}
-	turns := max(5, len(c.messages)+1)
-	count, err := g.Run(time.Minute, turns)
+	turns := max(5, min(40, len(c.messages)))
+	count, err := g.Run(time.Minute, 0, turns)
 	if want := c.conns * c.frames * turns; err == nil && count.Messages != want {
 		err = fmt.Errorf("%d answers and not %d", count.Messages, want)
 	}
@@ -173,7 +173,7 @@ func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, er
 	if err := p.waitForAll(c); err != nil {
 		return sample{}, err
 	}
-	if _, err := g.Run(b.warm, 0); err != nil {
+	if _, err := g.Run(b.warm, 0, 0); err != nil {
 		return sample{}, err
 	}
 	if err := p.ask("collect"); err != nil {
@@ -183,7 +183,7 @@ func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, er
 	if err != nil {
 		return sample{}, err
 	}
-	count, err := g.Run(b.measure, 0)
+	count, err := g.Run(b.measure, c.least(), 0)
 	if err != nil {
 		return sample{}, err
 	}
@@ -275,7 +275,7 @@ func measureIdle(p *process, v server.Variant, c cell) (sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		count, err := g.Run(time.Minute, 1)
+		count, err := g.Run(time.Minute, 0, 1)
 		if err == nil && count.Messages != conns {
 			err = fmt.Errorf("%d answers and not %d", count.Messages, conns)
 		}

@@ -124,13 +124,14 @@ type Count struct {
 }
 
 // Run lets every connection take turns, turns of them if that is not 0, until d has passed, and waits for the answers.
-func (g *Group) Run(d time.Duration, turns int) (Count, error) {
+// Until there are at least so many, it goes on for up to five times as long.
+func (g *Group) Run(d time.Duration, least, turns int) (Count, error) {
 	start := time.Now()
 	for _, c := range g.conns {
 		c.turn, c.read = 0, 0
 	}
 	g.wire = 0
-	r := run{Group: g, end: start.Add(d), turns: turns}
+	r := run{Group: g, end: start.Add(d), last: start.Add(5 * d), least: least, turns: turns}
 	if g.spec.Fanout {
 		r.fanout()
 	} else {
@@ -144,7 +145,9 @@ func (g *Group) Run(d time.Duration, turns int) (Count, error) {
 
 type run struct {
 	*Group
-	end      time.Time
+	end      time.Time // no turn begins after it, if there are enough messages
+	last     time.Time // or after that
+	least    int
 	over     bool
 	turns    int
 	active   int // connections that are in a turn
@@ -166,7 +169,9 @@ func (r *run) loop() {
 			r.err = err
 			return
 		}
-		r.over = r.over || !time.Now().Before(r.end)
+		if now := time.Now(); now.After(r.last) || now.After(r.end) && r.messages >= r.least {
+			r.over = true
+		}
 		for _, ev := range events[:n] {
 			i := int(ev.Fd)
 			if ev.Events&unix.EPOLLOUT != 0 {
