@@ -25,7 +25,7 @@ func main() {
 		only    = flag.String("cells", "", "measure these cells: `patterns`, as in 'echo/125B/*,pipelined'")
 		libs    = flag.String("libs", "", "measure these libraries, or servers: `names`, as in strictws,gobwas-low,raw")
 		rounds  = flag.Int("rounds", 0, "number of rounds; 0 means 3, or 7 with -full")
-		each    = flag.Duration("time", 0, "how long one measurement takes; 0 means 120ms, or 400ms with -full")
+		each    = flag.Duration("time", 0, "how long one measurement takes; 0 means 120ms, or 200ms with -full")
 		details = flag.Bool("details", false, "list every server, too")
 		list    = flag.Bool("list", false, "list the cells and the servers, and measure nothing")
 	)
@@ -40,7 +40,7 @@ func main() {
 		}
 		o := options{rounds: 3, budget: budget{measure: 120 * time.Millisecond, upgrades: 2000}, progress: os.Stderr}
 		if *full {
-			o.rounds, o.budget = 7, budget{measure: 400 * time.Millisecond, upgrades: 5000}
+			o.rounds, o.budget = 7, budget{measure: 200 * time.Millisecond, upgrades: 5000}
 		}
 		if *rounds > 0 {
 			o.rounds = *rounds

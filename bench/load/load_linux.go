@@ -253,6 +253,7 @@ func (r *run) receive(i int) {
 		return
 	}
 	r.wire += int64(n)
+	busy := c.await > 0
 	for b := r.buf[:n]; len(b) > 0; {
 		n, whole, err := c.parser.next(b)
 		b = b[n:]
@@ -263,6 +264,18 @@ func (r *run) receive(i int) {
 			r.fail(i, err)
 			return
 		}
+	}
+	if !busy || c.await > 0 {
+		return
+	}
+	r.active--
+	switch {
+	case len(c.out) > 0:
+		r.fail(i, errors.New("an answer before the message was sent"))
+	case !r.spec.Fanout:
+		r.begin(i)
+	case r.active == 0:
+		r.fanout()
 	}
 }
 
@@ -283,19 +296,6 @@ func (r *run) answer(i int) error {
 	r.messages++
 	c.read++
 	c.await--
-	if c.await > 0 {
-		return nil
-	}
-	r.active--
-	switch {
-	case !r.spec.Fanout:
-		if len(c.out) > 0 {
-			return errors.New("an answer before the message was sent")
-		}
-		r.begin(i)
-	case r.active == 0:
-		r.fanout()
-	}
 	return nil
 }
 
