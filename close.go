@@ -277,16 +277,18 @@ func (c *Conn) drop(err error) error {
 	c.mu.Lock()
 	dropped := c.dropped
 	c.dropped = true
+	if !dropped && c.ended != nil {
+		close(c.ended)
+	}
 	c.mu.Unlock()
 	if dropped {
 		return nil
 	}
-	close(c.over)
 	if c.session != nil {
 		defer c.session.conns.remove(c)
 	}
-	c.in.watch.retire()
-	c.out.watch.retire()
+	c.in.watch.retire(c)
+	c.out.watch.retire(c)
 	if inner, ok := c.nc.(interface{ NetConn() net.Conn }); ok && c.out.full.Load() {
 		// TLS would try to say goodbye, for seconds, to a peer that does not read.
 		if nc := inner.NetConn(); nc != nil {
@@ -326,7 +328,7 @@ func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, e
 	c.out.err.set(err)
 	if c.takeWire(ctx) == nil {
 		_ = c.sendClose(ctx, code, reason)
-		c.out.watch.watch(context.Background()) // cancel is no interrupt
+		c.out.watch.watch(c, context.Background()) // cancel is no interrupt
 		c.releaseWire()
 	}
 }
@@ -374,7 +376,7 @@ func (c *Conn) fail(ctx context.Context, perr *ProtocolError) error {
 func (c *Conn) linger(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lingerTimeout)
 	defer cancel()
-	defer c.in.watch.watch(context.Background()) // cancel is no interrupt
+	defer c.in.watch.watch(c, context.Background()) // cancel is no interrupt
 	b := getBuffer(maxControlPayloadSize)
 	defer putBuffer(b)
 	for {

@@ -303,7 +303,7 @@ func TestShutdown(t *testing.T) {
 			peer.Close()
 			require.ErrorIs(t, c.Shutdown(t.Context(), 1000, ""), syscall.EPIPE)
 			select {
-			case <-c.over:
+			case <-c.over():
 			default:
 				require.Fail(t, "TCP was not dropped")
 			}
@@ -416,10 +416,10 @@ func TestClose(t *testing.T) {
 			ctx, cancel = context.WithCancel(t.Context())
 			defer cancel()
 			require.NoError(t, c.Write(ctx, Text, nil))
-			require.NotNil(t, c.out.watch.stop)
+			require.NotNil(t, c.out.watch.armed)
 			c.Close()
-			require.Nil(t, c.in.watch.stop)
-			require.Nil(t, c.out.watch.stop)
+			require.Nil(t, c.in.watch.armed)
+			require.Nil(t, c.out.watch.armed)
 		})
 	})
 }

@@ -42,8 +42,7 @@ type Conn struct {
 	nc          net.Conn
 	socket      *socket // below nc, nil if nc is none that can be used directly
 	subprotocol string
-	over        chan struct{} // closed when TCP was dropped
-	session     *session      // nil unless c belongs to a Conns
+	session     *session // nil unless c belongs to a Conns
 
 	in  inbound  // owned by the holder of the read turn
 	out outbound // owned by the holders of the message turn and the wire
@@ -52,8 +51,9 @@ type Conn struct {
 	// across I/O.
 	mu       sync.Mutex
 	dropped  bool
-	pong     []byte     // payload of the latest Ping
-	pings    []*pending // Pings that wait for their Pong, in the order they were sent
+	ended    chan struct{} // closed when TCP was dropped; nil as long as nobody waits for that
+	pong     []byte        // payload of the latest Ping
+	pings    []*pending    // Pings that wait for their Pong, in the order they were sent
 	lastPing uint64
 }
 
@@ -69,7 +69,7 @@ type config struct {
 // newConn makes a Conn of an open connection. The peer sent buffered, which is copied, after
 // the handshake.
 func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
-	c := &Conn{nc: nc, socket: newSocket(nc), subprotocol: cfg.subprotocol, over: make(chan struct{})}
+	c := &Conn{nc: nc, socket: newSocket(nc), subprotocol: cfg.subprotocol}
 
 	in := &c.in
 	in.init(buffered)
@@ -82,7 +82,6 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 		in.inflate = newInflater(cfg.deflate)
 		c.out.deflate = newDeflater(cfg.deflate)
 	}
-	in.watch = watcher{c: c, set: net.Conn.SetReadDeadline}
 	switch {
 	case cfg.maxMessageSize == 0:
 		in.limit = defaultMaxMessageSize
@@ -99,11 +98,9 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	}
 
 	out := &c.out
-	out.message = make(turn, 1)
-	out.wire = make(turn, 1)
 	out.box.mask = cfg.client
 	out.fragile = breaksOnTimeout(nc)
-	out.watch = watcher{c: c, set: net.Conn.SetWriteDeadline}
+	out.watch.writes = true
 	return c
 }
 
@@ -120,6 +117,26 @@ func breaksOnTimeout(nc net.Conn) bool {
 		}
 		nc = inner.NetConn()
 	}
+}
+
+// over returns a channel that is closed when TCP was dropped.
+func (c *Conn) over() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+		if c.dropped {
+			close(c.ended)
+		}
+	}
+	return c.ended
+}
+
+// isOver reports whether TCP was dropped.
+func (c *Conn) isOver() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dropped
 }
 
 // Subprotocol returns the subprotocol that was agreed on, "" if none.
@@ -154,19 +171,29 @@ func (c *Conn) Ping(ctx context.Context) error {
 			return nil
 		default:
 		}
-		select {
-		case <-p.done:
-			return nil
-		case <-c.in.idle:
-			err := c.awaitPong(ctx, p)
-			c.releaseRead()
-			if err != nil {
-				return err
+		if w := c.in.turn.ask(false); w != nil {
+			over := false
+			select {
+			case <-w.granted:
+			case <-p.done:
+			case <-ctx.Done():
+			case <-c.over():
+				over = true
 			}
-		case <-ctx.Done():
-			return contextError(ctx)
-		case <-c.over:
-			return overError(ctx, c.in.err.get())
+			if c.in.turn.leave(w) {
+				switch {
+				case over:
+					return overError(ctx, c.in.err.get())
+				case ctx.Err() != nil:
+					return contextError(ctx)
+				}
+				continue
+			}
+		}
+		err := c.awaitPong(ctx, p)
+		c.releaseRead()
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -313,35 +340,6 @@ func (f *firstError) set(err error) error {
 	return *f.p.Load()
 }
 
-// turn is a right that one goroutine holds at a time. Unlike for a sync.Mutex, waiting for it
-// can be given up.
-type turn chan struct{}
-
-func (t turn) try() bool {
-	select {
-	case t <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// take returns false if ctx ended or over was closed first.
-func (t turn) take(ctx context.Context, over <-chan struct{}) bool {
-	if t.try() {
-		return true
-	}
-	select {
-	case t <- struct{}{}:
-		return true
-	case <-ctx.Done():
-	case <-over:
-	}
-	return false
-}
-
-func (t turn) release() { <-t }
-
 // longAgo is a deadline that has passed.
 var longAgo = time.Unix(1, 0)
 
@@ -350,99 +348,100 @@ var longAgo = time.Unix(1, 0)
 //
 // The holder of the direction's turn calls watch and setDeadlineAt.
 type watcher struct {
-	c   *Conn                           // constant
-	set func(net.Conn, time.Time) error // constant: sets the direction's deadline
-
-	mu       sync.Mutex      // guards what follows and orders calls of set
-	done     <-chan struct{} // of the context that is watched, nil if there is none
-	stop     func() bool
-	round    uint64    // of watching, so that a late interrupt is known
-	fired    bool      // the deadline is in the past on behalf of the context
-	deadline time.Time // the one that holds otherwise
+	mu       sync.Mutex // guards what follows and orders the setting of deadlines
+	armed    *interrupt // nil if no context is watched
+	deadline time.Time  // the one that holds unless fired
+	fired    bool       // the deadline is in the past, to interrupt
 	retired  bool
+	writes   bool // constant: it is the deadline of writes
+}
+
+// interrupt is what the end of a context does.
+type interrupt struct {
+	done <-chan struct{} // of the context
+	stop func() bool
+}
+
+func (w *watcher) set(c *Conn, t time.Time) error {
+	if w.writes {
+		return c.nc.SetWriteDeadline(t)
+	}
+	return c.nc.SetReadDeadline(t)
 }
 
 // watch makes ctx, which has not ended, the one that interrupts.
-func (w *watcher) watch(ctx context.Context) {
+func (w *watcher) watch(c *Conn, ctx context.Context) {
 	done := ctx.Done()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if done == w.done || w.retired {
+	if w.armed == nil && done == nil || w.armed != nil && w.armed.done == done || w.retired {
 		return
 	}
-	w.disarm()
+	w.disarm(c)
 	if done == nil {
 		return
 	}
-	w.done = done
-	round := w.round
-	w.stop = context.AfterFunc(ctx, func() { w.interrupt(round, ctx) })
+	a := &interrupt{done: done}
+	w.armed = a
+	a.stop = context.AfterFunc(ctx, func() { w.poke(c, a) })
 }
 
-func (w *watcher) interrupt(round uint64, ctx context.Context) {
+// poke interrupts the call that is in progress, if there is one. Unless by is nil it does so
+// on behalf of a context, which must still be the one that is watched.
+func (w *watcher) poke(c *Conn, by *interrupt) {
 	w.mu.Lock()
-	if w.round != round {
+	if by != nil && by != w.armed {
 		w.mu.Unlock()
 		return
 	}
 	w.fired = true
-	err := w.set(w.c.nc, longAgo)
+	err := w.set(c, longAgo)
 	w.mu.Unlock()
 	if err != nil {
-		w.c.drop(errNoDeadlines)
-	}
-}
-
-// poke interrupts the write that is in progress, if there is one, on behalf of another than
-// its context.
-func (w *watcher) poke() {
-	w.mu.Lock()
-	w.fired = true
-	err := w.set(w.c.nc, longAgo)
-	w.mu.Unlock()
-	if err != nil {
-		w.c.drop(errNoDeadlines)
+		c.drop(errNoDeadlines)
 	}
 }
 
 // endPoke ends what poke did, unless the end of ctx did it too.
-func (w *watcher) endPoke(ctx context.Context) {
+func (w *watcher) endPoke(c *Conn, ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.fired && ctx.Err() == nil {
-		w.fired = false
-		_ = w.set(w.c.nc, w.deadline)
+	if ctx.Err() == nil {
+		w.calm(c)
 	}
 }
 
-func (w *watcher) disarm() {
-	if w.done == nil {
+func (w *watcher) disarm(c *Conn) {
+	if w.armed == nil {
 		return
 	}
-	w.stop()
-	w.round++
-	w.done, w.stop = nil, nil
+	w.armed.stop()
+	w.armed = nil
+	w.calm(c)
+}
+
+func (w *watcher) calm(c *Conn) {
 	if w.fired {
 		w.fired = false
-		_ = w.set(w.c.nc, w.deadline)
+		_ = w.set(c, w.deadline)
 	}
 }
 
-// setDeadlineAt sets the deadline that holds while no context interrupts; zero means none.
-func (w *watcher) setDeadlineAt(t time.Time) error {
+// setDeadlineAt sets the deadline that holds while nothing interrupts; zero means none.
+func (w *watcher) setDeadlineAt(c *Conn, t time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.deadline = t
 	if w.fired {
 		return nil
 	}
-	return w.set(w.c.nc, t)
+	return w.set(c, t)
 }
 
 // retire lets go of the context for good.
-func (w *watcher) retire() {
+func (w *watcher) retire(c *Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.disarm()
+	w.disarm(c)
 	w.retired = true
 }

@@ -209,25 +209,26 @@ func (c *Conn) awaitSession(ctx context.Context) bool {
 	s.back = make(chan struct{}, 1)
 	s.state.Or(sessionLeaves)
 	for {
-		var message turn // nil, which cannot be taken, while the session is at work
 		switch state := s.state.Load(); {
 		case state&sessionLeft != 0:
 			return true
 		case state&sessionWaits != 0:
-			message = c.out.message
-		}
-		select {
-		case message <- struct{}{}:
+			if !c.wait(ctx, &c.out.message) {
+				return false
+			}
 			// A message that began meanwhile comes first.
 			if s.state.CompareAndSwap(sessionWaits|sessionLeaves, sessionWaits|sessionLeaves|sessionLeft) {
 				return true
 			}
-			message.release()
-		case <-s.back:
-		case <-c.over:
-			return false
-		case <-ctx.Done():
-			return false
+			c.out.message.release()
+		default:
+			select {
+			case <-s.back:
+			case <-c.over():
+				return false
+			case <-ctx.Done():
+				return false
+			}
 		}
 	}
 }

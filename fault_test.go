@@ -391,8 +391,8 @@ func (x *faultCell) check(t *testing.T, client bool) {
 	assert.Equal(t, x.sees, seen(t, end), "what the peer sees")
 
 	// Nothing is left: no goroutine, or synctest says so, no watched context, no Ping.
-	assert.Nil(t, c.in.watch.stop)
-	assert.Nil(t, c.out.watch.stop)
+	assert.Nil(t, c.in.watch.armed)
+	assert.Nil(t, c.out.watch.armed)
 	assert.Empty(t, c.pings)
 }
 

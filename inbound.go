@@ -36,12 +36,11 @@ var (
 	errClosedWithoutFrame = fmt.Errorf("websocket: the peer closed without a Close frame: %w", io.ErrUnexpectedEOF)
 )
 
-// inbound is the receiving half of a Conn. It belongs to the holder of the read turn, whose
-// token lies in idle or in data while nobody has it.
+// inbound is the receiving half of a Conn. It belongs to the holder of its turn.
 type inbound struct {
+	turn turn // barred while a message is in front, for those who want none
+
 	// Constant.
-	idle  chan struct{} // anyone may read on
-	data  chan struct{} // a data frame is in front: only who wants messages may read on
 	limit int64         // on the size of a message
 	tick  time.Duration // half the keepalive interval, 0 if there is none
 
@@ -87,9 +86,6 @@ type inbound struct {
 }
 
 func (in *inbound) init(buffered []byte) {
-	in.idle = make(chan struct{}, 1)
-	in.data = make(chan struct{}, 1)
-	in.idle <- struct{}{}
 	in.buf = in.small[:]
 	if len(buffered) > len(in.small) {
 		in.buf = slices.Clone(buffered)
@@ -107,21 +103,15 @@ func (c *Conn) takeRead(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
-	select {
-	case <-c.in.idle:
-	default:
-		select {
-		case <-c.in.idle:
-		case <-c.in.data:
-		case <-ctx.Done():
-			return contextError(ctx)
-		case <-c.over:
-			return overError(ctx, c.in.err.get())
+	if !c.wait(ctx, &c.in.turn) {
+		if err := c.in.err.get(); err != nil {
+			return overError(ctx, err)
 		}
+		return contextError(ctx)
 	}
 	if err := c.in.err.get(); err != nil {
 		c.releaseRead()
-		return err
+		return overError(ctx, err)
 	}
 	return nil
 }
@@ -131,11 +121,7 @@ func (c *Conn) releaseRead() {
 	if in.w-in.r <= len(in.small) {
 		in.shrink()
 	}
-	if in.err.get() == nil && in.messageAhead() {
-		in.data <- struct{}{}
-	} else {
-		in.idle <- struct{}{}
-	}
+	in.turn.releaseBarred(in.err.get() == nil && in.messageAhead())
 }
 
 // nextDataFrame handles control frames up to the next data frame, and begins that.

@@ -13,7 +13,7 @@ func (c *Conn) ticked() error {
 	if in.tick == 0 {
 		return os.ErrDeadlineExceeded // not a deadline of ours
 	}
-	if err := in.watch.setDeadlineAt(time.Now().Add(in.tick)); err != nil {
+	if err := in.watch.setDeadlineAt(c, time.Now().Add(in.tick)); err != nil {
 		return err
 	}
 	if in.heard {

@@ -162,10 +162,8 @@ func (n *netConn) SetReadDeadline(t time.Time) error  { return n.set(&n.read, t)
 func (n *netConn) SetWriteDeadline(t time.Time) error { return n.set(&n.write, t) }
 
 func (n *netConn) set(d *deadline, t time.Time) error {
-	select {
-	case <-n.c.over:
+	if n.c.isOver() {
 		return fmt.Errorf("websocket: set deadline: %w", net.ErrClosed)
-	default:
 	}
 	d.set(t)
 	return nil

@@ -208,7 +208,7 @@ func (s *netConnScript) inPipe() int { return s.peer.peer.unread() }
 // over reports whether the connection is closed.
 func (s *netConnScript) over() bool {
 	select {
-	case <-s.c.over:
+	case <-s.c.over():
 		return true
 	default:
 		return false

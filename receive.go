@@ -75,10 +75,10 @@ func (in *inbound) makeRoom(n int) {
 func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 	in := &c.in
 	c.flushQueued()
-	in.watch.watch(ctx)
+	in.watch.watch(c, ctx)
 	if in.tick > 0 && !in.armed {
 		in.armed = true
-		if in.watch.setDeadlineAt(time.Now().Add(in.tick)) != nil {
+		if in.watch.setDeadlineAt(c, time.Now().Add(in.tick)) != nil {
 			in.tick = 0 // no deadlines, no keepalive
 		}
 	}

@@ -37,22 +37,22 @@ type outbound struct {
 // takeMessage takes the right to send a data message. A permanent error comes before that of
 // the context.
 func (c *Conn) takeMessage(ctx context.Context) error {
-	if err := c.takeOut(ctx, c.out.message); err != nil {
+	if err := c.takeOut(ctx, &c.out.message); err != nil {
 		return err
 	}
 	if err := c.out.err.get(); err != nil {
 		c.out.message.release()
-		return err
+		return overError(ctx, err)
 	}
 	return nil
 }
 
 // takeWire takes the right to write to the network. Whoever has it sends what is due before
 // giving it back.
-func (c *Conn) takeWire(ctx context.Context) error { return c.takeOut(ctx, c.out.wire) }
+func (c *Conn) takeWire(ctx context.Context) error { return c.takeOut(ctx, &c.out.wire) }
 
-func (c *Conn) takeOut(ctx context.Context, t turn) error {
-	if ctx.Err() == nil && t.take(ctx, c.over) {
+func (c *Conn) takeOut(ctx context.Context, t *turn) error {
+	if ctx.Err() == nil && c.wait(ctx, t) {
 		return nil
 	}
 	if err := c.out.err.get(); err != nil {
@@ -163,26 +163,26 @@ func (c *Conn) sendGathered(ctx context.Context, number uint64) error {
 func (c *Conn) giveUp(ctx context.Context, number uint64, err error) error {
 	fate, given := c.out.box.takeBack(number)
 	if given != nil {
-		c.out.watch.poke()
+		c.out.watch.poke(c, nil)
 		select {
 		case <-given.done:
 			fate = given.fate
-		case <-c.over:
+		case <-c.over():
 			return overError(ctx, c.out.err.get())
 		}
 	}
-	return c.fateError(fate, err)
+	return c.fateError(ctx, fate, err)
 }
 
 // fateError is the result of a call that would return err, but for what its frame's fate is.
-func (c *Conn) fateError(fate fate, err error) error {
+func (c *Conn) fateError(ctx context.Context, fate fate, err error) error {
 	switch fate {
 	case out:
 		return nil
 	case begun:
 		c.drop(errWriteCut)
 	case absent:
-		return c.out.err.get()
+		return overError(ctx, c.out.err.get())
 	}
 	return err
 }
@@ -197,13 +197,13 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 			return err
 		}
 		if err := c.out.err.get(); err != nil {
-			return err
+			return overError(ctx, err)
 		}
 		if len(p) > joinedSize {
 			return c.sendLarge(ctx, h, p)
 		}
 		if number = box.add(h, p, joinedSize); number == 0 {
-			return c.out.err.get()
+			return overError(ctx, c.out.err.get())
 		}
 	}
 	return c.sendUpTo(ctx, number)
@@ -214,7 +214,7 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 func (c *Conn) sendUpTo(ctx context.Context, number uint64) error {
 	err := c.sendUntil(ctx, number)
 	if ended, ok := err.(*contextEnded); ok && ended.closed == nil {
-		return c.fateError(c.out.box.takeBackNow(number), err)
+		return c.fateError(ctx, c.out.box.takeBackNow(number), err)
 	}
 	return err
 }
@@ -229,7 +229,7 @@ func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 	for !box.isOut(number) {
 		b := box.load()
 		if b == nil {
-			return c.out.err.get()
+			return overError(ctx, c.out.err.get())
 		}
 		n, err := c.transmit(ctx, b)
 		box.advance(n)
@@ -297,7 +297,7 @@ func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) 
 // ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 	out := &c.out
-	out.watch.watch(ctx)
+	out.watch.watch(c, ctx)
 	for len(b) > 0 {
 		if ctx.Err() != nil {
 			return sent, contextError(ctx)
@@ -317,7 +317,7 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 		case ctx.Err() == nil && out.fragile:
 			return sent, c.writeFailed(ctx, err)
 		case ctx.Err() == nil:
-			out.watch.endPoke(ctx)
+			out.watch.endPoke(c, ctx)
 			return sent, nil
 		case out.fragile:
 			c.drop(errWriteCut)
@@ -335,10 +335,10 @@ func (c *Conn) transmitNow(b []byte) (sent int) {
 	case c.socket != nil:
 		sent = c.socket.writeNow(b)
 	case !out.fragile:
-		out.watch.watch(context.Background())
-		if out.watch.setDeadlineAt(time.Now().Add(promptTimeout)) == nil {
+		out.watch.watch(c, context.Background())
+		if out.watch.setDeadlineAt(c, time.Now().Add(promptTimeout)) == nil {
 			sent, _ = c.nc.Write(b)
-			_ = out.watch.setDeadlineAt(time.Time{})
+			_ = out.watch.setDeadlineAt(c, time.Time{})
 		}
 	}
 	if sent > 0 {
@@ -355,12 +355,10 @@ func (c *Conn) writeFailed(ctx context.Context, err error) error {
 	if first != errClosed {
 		return overError(ctx, first)
 	}
-	select {
-	case <-c.over:
+	if c.isOver() {
 		return errClosed
-	default:
-		return err // of the Close frame of Shutdown
 	}
+	return err // of the Close frame of Shutdown
 }
 
 // receivedPing makes a Pong due (RFC 6455 section 5.5.3: only the latest Ping needs one) and

@@ -28,6 +28,7 @@ var imports = map[string]string{
 	"block.go":      "encoding/binary math/bits slices",
 	"inflate.go":    "compress/flate errors io sync",
 	"pool.go":       "sync",
+	"turn.go":       "context sync",
 	"origin.go":     "fmt net/netip strconv strings",
 	"conns.go":      "context fmt iter maps net slices sync sync/atomic",
 }
