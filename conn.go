@@ -40,7 +40,7 @@ const (
 type Conn struct {
 	// Constant.
 	nc          net.Conn
-	socket      *socket // below nc, nil if nc is none that can be used directly
+	socket      socket // below nc
 	subprotocol string
 	session     *session // nil unless c belongs to a Conns
 
@@ -69,13 +69,11 @@ type config struct {
 // newConn makes a Conn of an open connection. The peer sent buffered, which is copied, after
 // the handshake.
 func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
-	c := &Conn{nc: nc, socket: newSocket(nc), subprotocol: cfg.subprotocol}
+	c := &Conn{nc: nc, subprotocol: cfg.subprotocol}
 
 	in := &c.in
-	in.init(buffered)
-	if c.socket != nil {
-		in.wait = newWaiter(c.socket)
-	}
+	c.socket.open(nc)
+	in.init(buffered, !c.socket.usable())
 	in.state.client = cfg.client
 	if cfg.deflate != nil {
 		in.state.compressed = true

@@ -52,9 +52,8 @@ type inbound struct {
 	buf    []byte
 	r, w   int
 	pooled *buffer // of buf, if it is on loan
-	small  [64]byte
-	next   int     // size of the buffer for the next read: what filled one has probably left more
-	wait   *waiter // waits for bytes without a buffer; nil where that cannot be done
+	small  *[headroom]byte
+	next   int // size of the buffer for the next read: what filled one has probably left more
 
 	// The frame that is being received, from its consumed header on.
 	fin       bool
@@ -76,6 +75,7 @@ type inbound struct {
 	inflate    *inflater      // of compressed messages, nil if there are none
 	inflating  *inflateReader // of this one, if it is read piece by piece
 	skip       bool           // nobody does: it is to be dropped
+	awaited    bool           // Wait has returned for it
 
 	// Keepalive.
 	armed  bool // the first tick has been set
@@ -85,14 +85,13 @@ type inbound struct {
 	sent   uint64
 }
 
-func (in *inbound) init(buffered []byte) {
-	in.buf = in.small[:]
-	if len(buffered) > len(in.small) {
-		in.buf = slices.Clone(buffered)
-	} else {
-		copy(in.buf, buffered)
+func (in *inbound) init(buffered []byte, waits bool) {
+	if waits {
+		in.small = new([headroom]byte)
 	}
+	in.buf = slices.Clone(buffered)
 	in.w = len(buffered)
+	in.shrink()
 }
 
 // takeRead takes the read turn. A permanent error comes before that of the context.
@@ -118,7 +117,7 @@ func (c *Conn) takeRead(ctx context.Context) error {
 
 func (c *Conn) releaseRead() {
 	in := &c.in
-	if in.w-in.r <= len(in.small) {
+	if in.w-in.r <= headroom {
 		in.shrink()
 	}
 	in.turn.releaseBarred(in.err.get() == nil && in.messageAhead())
@@ -207,7 +206,7 @@ func (in *inbound) checkSize(h Header) *ProtocolError {
 
 // unfinished reports whether there is a message that a call to come goes on with.
 func (in *inbound) unfinished() bool {
-	return in.open || in.inflating != nil || len(in.partial) > 0
+	return in.open || in.awaited || in.inflating != nil || len(in.partial) > 0
 }
 
 // messageAhead reports whether a message is to be read before anything else: a data frame, or

@@ -20,25 +20,60 @@ func (c *Conn) Read(ctx context.Context, buf []byte) (MessageType, []byte, error
 	if err := c.beginRead(ctx); err != nil {
 		return 0, buf, err
 	}
-	defer c.releaseRead()
-	if err := c.nextMessage(ctx, 0); err != nil {
-		return 0, buf, err
+	err := c.awaitMessage(ctx)
+	if err == nil {
+		var msg []byte
+		if msg, err = c.appendMessage(ctx, buf); err == nil {
+			typ := c.in.typ
+			c.releaseRead()
+			return typ, msg, nil
+		}
 	}
+	c.releaseRead()
+	return 0, buf, err
+}
+
+// appendMessage appends the rest of the current message to buf.
+func (c *Conn) appendMessage(ctx context.Context, buf []byte) ([]byte, error) {
 	in := &c.in
+	in.awaited = false
 	if in.compressed {
-		msg, err := c.readCompressed(ctx, buf)
-		return in.typ, msg, err
+		return c.readCompressed(ctx, buf)
 	}
 	msg := append(buf, in.partial...)
 	for in.open {
 		var err error
 		if msg, err = c.appendPayload(ctx, msg); err != nil {
 			in.partial = append(in.partial, msg[len(buf)+len(in.partial):]...)
-			return 0, buf, err
+			return buf, err
 		}
 	}
 	in.partial = nil
-	return in.typ, msg, nil
+	return msg, nil
+}
+
+// Wait returns when a message has begun to arrive, which the next Read or NextReader is then
+// about. It is for those who do not want to hold a buffer for Read while nothing comes:
+//
+//	for c.Wait(ctx) == nil {
+//		buf := buffers.Get().(*[]byte) // of a sync.Pool
+//		typ, msg, err := c.Read(ctx, (*buf)[:0])
+//		...
+//		*buf = msg
+//		buffers.Put(buf)
+//	}
+//
+// Errors are those of Read; when ctx ends, nothing is lost.
+func (c *Conn) Wait(ctx context.Context) error {
+	if err := c.beginRead(ctx); err != nil {
+		return err
+	}
+	err := c.awaitMessage(ctx)
+	if err == nil {
+		c.in.awaited = true
+	}
+	c.releaseRead()
+	return err
 }
 
 // NextReader waits for the next message and returns its type and a reader of its payload,
@@ -181,34 +216,43 @@ func (c *Conn) beginRead(ctx context.Context) error {
 	return nil
 }
 
-// nextMessage makes the next message the current one, unless an interrupted Read has left
-// one that is to be gone on with. It must be of the type wanted, 0 for any.
+// nextMessage makes the next message the current one, to be read as a stream. It must be of
+// the type wanted, 0 for any.
 func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
-	in := &c.in
-	if in.stream != nil {
-		in.stream = nil
-		in.skip = true
+	if err := c.awaitMessage(ctx); err != nil {
+		return err
 	}
-	if in.skip || !in.unfinished() {
-		if err := c.awaitMessage(ctx); err != nil {
-			return err
-		}
-	}
-	if want != 0 && in.typ != want {
+	c.in.awaited = false
+	if want != 0 && c.in.typ != want {
 		return c.fail(ctx, errWrongType)
 	}
 	return nil
 }
 
-// awaitMessage waits for the next message to begin, after dropping what is left of one that
-// nobody reads.
+// awaitMessage makes the next message the current one, after dropping what is left of one
+// that nobody reads, unless there is one to be gone on with: an interrupted Read or Wait has
+// left it.
 func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 	in := &c.in
+	if in.stream != nil {
+		in.stream = nil
+		in.skip = true
+	}
+	if !in.skip && in.unfinished() {
+		return nil
+	}
 	c.beginWait()
 	if in.skip {
 		if err = c.skipMessage(ctx); err == nil {
 			in.skip = false
 		}
+	}
+	if in.r == in.w && err == nil {
+		// The waiting is done here and not further down, so that a stack of 2 KiB will do.
+		if c.out.box.queued.Load() {
+			c.flushQueued()
+		}
+		err = c.fill(ctx, maxHeaderSize)
 	}
 	if err == nil {
 		err = c.nextDataFrame(ctx)

@@ -9,44 +9,60 @@ import (
 	"time"
 )
 
+// headroom is what is kept of bytes that arrived, without a buffer on loan, while more are
+// waited for.
+const headroom = 64
+
 // fill waits for more bytes, with room for n of them in a row.
 func (c *Conn) fill(ctx context.Context, n int) error {
 	in := &c.in
 	in.shrink()
-	if in.wait == nil || in.pooled != nil || in.w > len(in.small) {
+	if !c.socket.usable() || in.pooled != nil || in.w > headroom {
 		in.makeRoom(n)
-		free := in.buf[in.w:]
-		m, err := c.receive(ctx, free)
-		in.w += m
-		in.next = 0
-		if m == len(free) {
-			in.next = min(16*m, readBufferSize)
-		}
-		return c.readFailed(err)
+		return c.fillBuffer(ctx)
 	}
-	in.wait.keep = in.w
 	m, err := c.receive(ctx, nil)
 	if err != nil {
 		return c.readFailed(err)
 	}
 	kept := in.buf[:in.w]
-	in.pooled = in.wait.take()
+	in.pooled = c.socket.take()
 	in.buf = in.pooled.b[:cap(in.pooled.b)]
-	in.w = copy(in.buf, kept) + m
+	in.r = headroom - copy(in.buf[headroom-len(kept):], kept)
+	in.w = headroom + m
 	return nil
+}
+
+// fillBuffer reads what there is room for.
+func (c *Conn) fillBuffer(ctx context.Context) error {
+	in := &c.in
+	free := in.buf[in.w:]
+	n, err := c.receive(ctx, free)
+	in.w += n
+	in.next = 0
+	if n == len(free) {
+		in.next = min(16*n, readBufferSize)
+	}
+	return c.readFailed(err)
 }
 
 // shrink moves what is there to the front, and lets go of a buffer that is too large for it.
 func (in *inbound) shrink() {
-	if in.r == 0 && in.w > len(in.small) {
+	if in.r == 0 && in.w > headroom {
 		return
 	}
 	rest := in.buf[in.r:in.w]
-	if len(rest) <= len(in.small) {
-		in.buf = in.small[:]
+	if len(rest) <= headroom {
+		in.buf = nil
+		if in.small == nil && len(rest) > 0 {
+			in.small = new([headroom]byte)
+		}
+		if in.small != nil {
+			in.buf = in.small[:]
+		}
 	}
 	in.r, in.w = 0, copy(in.buf, rest)
-	if len(rest) <= len(in.small) && in.pooled != nil {
+	if len(rest) <= headroom && in.pooled != nil {
 		putBuffer(in.pooled)
 		in.pooled = nil
 	}
@@ -71,10 +87,12 @@ func (in *inbound) makeRoom(n int) {
 }
 
 // receive reads from the network: the only place that does. With p == nil the bytes are left
-// in in.wait. The error is that of the network or of the context.
+// in c.socket. The error is that of the network or of the context.
 func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 	in := &c.in
-	c.flushQueued()
+	if c.out.box.queued.Load() {
+		c.flushQueued()
+	}
 	in.watch.watch(c, ctx)
 	if in.tick > 0 && !in.armed {
 		in.armed = true
@@ -86,7 +104,7 @@ func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 		if p != nil {
 			n, err = c.nc.Read(p)
 		} else {
-			n, err = in.wait.read()
+			n, err = c.socket.read()
 		}
 		switch {
 		case n > 0:

@@ -332,7 +332,7 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 func (c *Conn) transmitNow(b []byte) (sent int) {
 	out := &c.out
 	switch {
-	case c.socket != nil:
+	case c.socket.usable():
 		sent = c.socket.writeNow(b)
 	case !out.fragile:
 		out.watch.watch(c, context.Background())

@@ -7,15 +7,12 @@ import "net"
 // socket is for systems on which system calls can be made directly.
 type socket struct{}
 
-func newSocket(net.Conn) *socket { return nil }
+func (*socket) open(net.Conn) {}
+
+func (*socket) usable() bool { return false }
+
+func (*socket) read() (int, error) { return 0, nil }
+
+func (*socket) take() *buffer { return nil }
 
 func (*socket) writeNow([]byte) int { return 0 }
-
-// waiter is for systems on which a socket can be read without a buffer at hand.
-type waiter struct{ keep int }
-
-func newWaiter(*socket) *waiter { return nil }
-
-func (*waiter) read() (int, error) { return 0, nil }
-
-func (*waiter) take() *buffer { return nil }

@@ -6,98 +6,110 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 )
 
-// socket is a network connection whose system calls can be made directly.
+// socket is a network connection whose system calls can be made directly: to read without
+// holding a buffer while nothing is there, and to write without waiting.
 type socket struct {
-	raw syscall.RawConn
+	raw syscall.RawConn // nil if the connection is no socket
+
+	// Owned by the reader.
+	readable func(fd uintptr) bool // readOnce
+	buf      *buffer
+	n        int
+	err      error
 }
 
-// newSocket returns nil if nc is no socket.
-func newSocket(nc net.Conn) *socket {
+// open makes a socket of nc, if nc is one. To go past a layer above the socket would miss what
+// that does.
+func (s *socket) open(nc net.Conn) {
 	switch nc.(type) {
 	case *net.TCPConn, *net.UnixConn:
 	default:
-		return nil // to go past a layer above the socket would miss what it does
+		return
 	}
 	raw, err := nc.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return nil
+	if err == nil {
+		s.raw, s.readable = raw, s.readOnce
 	}
-	return &socket{raw}
 }
 
-// writeNow writes what the socket takes without waiting, and ignores errors.
-func (s *socket) writeNow(b []byte) (sent int) {
-	_ = s.raw.Write(func(fd uintptr) bool {
-		for {
-			n, err := syscall.Write(int(fd), b)
-			if err == syscall.EINTR {
-				continue
-			}
-			sent = max(n, 0)
-			return true
-		}
-	})
-	return sent
-}
+// usable reports whether there is a socket.
+func (s *socket) usable() bool { return s.raw != nil }
 
-// waiter reads from a socket without holding a buffer while nothing is there: the buffer is
-// taken when the socket is to be read, and given back if that finds nothing. The system calls
-// are those of a plain Read.
-type waiter struct {
-	*socket
-	try  func(fd uintptr) bool // readOnce
-	keep int                   // bytes to leave free at the front of the buffer
-
-	buf *buffer
-	n   int
-	err error
-}
-
-func newWaiter(s *socket) *waiter {
-	w := &waiter{socket: s}
-	w.try = w.readOnce
-	return w
-}
-
-// read waits for bytes and returns how many came. take returns the buffer they are in.
-func (w *waiter) read() (int, error) {
-	if err := w.raw.Read(w.try); err != nil {
+// read waits for bytes and returns how many came. The system calls are those of a plain Read.
+func (s *socket) read() (int, error) {
+	if err := s.raw.Read(s.readable); err != nil {
 		return 0, err
 	}
-	return w.n, w.err
+	return s.n, s.err
+}
+
+// take returns the buffer that has the bytes, behind headroom that is free.
+func (s *socket) take() *buffer {
+	b := s.buf
+	s.buf = nil
+	return b
 }
 
 // readOnce returns false to wait until the socket is readable. It must have tried to read
 // then: the poller has forgotten what it knew before the call.
-func (w *waiter) readOnce(fd uintptr) bool {
+func (s *socket) readOnce(fd uintptr) bool {
 	b := getBuffer(readBufferSize)
 	for {
-		w.n, w.err = syscall.Read(int(fd), b.b[w.keep:cap(b.b)])
-		if w.err != syscall.EINTR {
+		s.n, s.err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+		if s.err != syscall.EINTR {
 			break
 		}
 	}
-	if w.n > 0 {
-		w.buf, w.err = b, nil
+	if s.n > 0 {
+		s.buf, s.err = b, nil
 		return true
 	}
 	putBuffer(b)
-	switch w.err {
+	switch s.err {
 	case syscall.EAGAIN:
 		return false
 	case nil:
-		w.n, w.err = 0, io.EOF
+		s.n, s.err = 0, io.EOF
 	default:
-		w.n, w.err = 0, os.NewSyscallError("read", w.err)
+		s.n, s.err = 0, os.NewSyscallError("read", s.err)
 	}
 	return true
 }
 
-func (w *waiter) take() *buffer {
-	b := w.buf
-	w.buf = nil
-	return b
+// socketWrite is a write that does not wait.
+type socketWrite struct {
+	b        []byte
+	n        int
+	writable func(fd uintptr) bool // once
+}
+
+var socketWrites = sync.Pool{New: func() any {
+	w := new(socketWrite)
+	w.writable = w.once
+	return w
+}}
+
+// writeNow writes what the socket takes without waiting, and ignores errors.
+func (s *socket) writeNow(b []byte) int {
+	w := socketWrites.Get().(*socketWrite)
+	w.b, w.n = b, 0
+	_ = s.raw.Write(w.writable)
+	n := w.n
+	w.b = nil
+	socketWrites.Put(w)
+	return n
+}
+
+func (w *socketWrite) once(fd uintptr) bool {
+	for {
+		n, err := syscall.Write(int(fd), w.b)
+		if err != syscall.EINTR {
+			w.n = max(n, 0)
+			return true
+		}
+	}
 }
