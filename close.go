@@ -380,7 +380,7 @@ func (c *Conn) linger(ctx context.Context) {
 	b := getBuffer(maxControlPayloadSize)
 	defer putBuffer(b)
 	for {
-		if _, err := c.receive(ctx, b.b[:cap(b.b)]); err != nil {
+		if _, err := c.receiveTicking(ctx, b.b[:cap(b.b)]); err != nil {
 			return
 		}
 	}

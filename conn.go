@@ -99,6 +99,9 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	out.box.mask = cfg.client
 	out.fragile = breaksOnTimeout(nc)
 	out.watch.writes = true
+	if in.tick > 0 && c.setTick(in.tick) != nil {
+		in.tick = 0 // no deadlines, no keepalive
+	}
 	return c
 }
 
@@ -426,14 +429,14 @@ func (w *watcher) calm(c *Conn) {
 }
 
 // setDeadlineAt sets the deadline that holds while nothing interrupts; zero means none.
-func (w *watcher) setDeadlineAt(c *Conn, t time.Time) error {
+func (w *watcher) setDeadlineAt(c *Conn, t time.Time) (err error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.deadline = t
-	if w.fired {
-		return nil
+	if !w.fired {
+		err = w.set(c, t)
 	}
-	return w.set(c, t)
+	w.mu.Unlock()
+	return err
 }
 
 // retire lets go of the context for good.

@@ -78,7 +78,6 @@ type inbound struct {
 	awaited    bool           // Wait has returned for it
 
 	// Keepalive.
-	armed  bool // the first tick has been set
 	heard  bool // something arrived since the last tick
 	pinged bool // and nothing since we asked
 	quiet  int  // silent ticks in a row
@@ -324,7 +323,7 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 // readDirect reads payload of the current frame from the network into p. The buffer is empty.
 func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
 	c.in.next = 0
-	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
+	n, err := c.receiveTicking(ctx, p[:min(uint64(len(p)), c.in.remaining)])
 	if err != nil {
 		return 0, c.readFailed(err)
 	}

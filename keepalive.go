@@ -1,39 +1,56 @@
 package websocket
 
 import (
+	"errors"
 	"os"
 	"time"
 )
 
-// ticked is called when a tick passed while reading. The third silent one after a Ping has
-// gone out means that the peer is dead; a peer that says anything, and one that takes
-// what we write, is alive.
+// graceTimeout is the end of the last tick, in which a look is taken at what has arrived just
+// in time: to the runtime a deadline that has passed comes before bytes that are there.
+const graceTimeout = 10 * time.Millisecond
+
+// errTick ends a wait when a tick has passed.
+var errTick = errors.New("websocket: tick")
+
+// setTick sets the end of the tick. It is called where the stack is small.
+func (c *Conn) setTick(d time.Duration) error {
+	return c.in.watch.setDeadlineAt(c, time.Now().Add(d))
+}
+
+// ticked is called when a tick passed while reading. The third silent one from the one on at
+// which a Ping went out means that the peer is dead; a peer that says anything, and one that
+// takes what we write, is alive.
 func (c *Conn) ticked() error {
 	in := &c.in
 	if in.tick == 0 {
 		return os.ErrDeadlineExceeded // not a deadline of ours
 	}
-	if err := in.watch.setDeadlineAt(c, time.Now().Add(in.tick)); err != nil {
-		return err
-	}
 	if in.heard {
 		in.heard, in.pinged, in.quiet = false, false, 0
 		c.flushQueued()
-		return nil
+		return c.setTick(in.tick)
 	}
-	if !in.pinged {
-		if c.tryPing() {
-			in.pinged, in.quiet = true, 1
-			return nil
-		}
-		// The wire is taken. A peer that is slow to take a message cannot answer yet.
-		if sent := c.out.sent.Load(); sent != in.sent {
-			in.sent, in.quiet = sent, 0
-			return nil
-		}
+	sent := c.out.sent.Load()
+	switch {
+	case in.pinged:
+		in.quiet++
+	case c.tryPing():
+		in.pinged, in.quiet = true, 1
+	case sent != in.sent:
+		// A peer that is slow to take a message cannot answer a Ping behind it.
+		in.sent, in.quiet = sent, 0
+	default:
+		in.quiet++
 	}
-	if in.quiet++; in.quiet < 3 {
-		return nil
+	grace := min(graceTimeout, in.tick/2)
+	switch in.quiet {
+	case 2:
+		return c.setTick(in.tick - grace)
+	case 3:
+		return c.setTick(grace)
+	case 4:
+		return errConnectionSilent
 	}
-	return errConnectionSilent
+	return c.setTick(in.tick)
 }

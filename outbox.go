@@ -73,11 +73,15 @@ func (o *outbox) add(h Header, p []byte, limit int) uint64 {
 		h.Key = newKey()
 	}
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	buf := o.room(len(p), limit)
-	if buf == nil {
-		return 0
+	number := uint64(0)
+	if buf := o.room(len(p), limit); buf != nil {
+		number = o.append(buf, h, p)
 	}
+	o.mu.Unlock()
+	return number
+}
+
+func (o *outbox) append(buf *buffer, h Header, p []byte) uint64 {
 	size := len(buf.b)
 	buf.b = AppendHeader(buf.b, h)
 	start := len(buf.b)

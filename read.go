@@ -247,12 +247,13 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 			in.skip = false
 		}
 	}
-	if in.r == in.w && err == nil {
-		// The waiting is done here and not further down, so that a stack of 2 KiB will do.
-		if c.out.box.queued.Load() {
-			c.flushQueued()
+	// The waiting is done here and not further down, so that a stack of 2 KiB will do.
+	for in.r == in.w && err == nil {
+		c.prepareWait(ctx)
+		if err = c.fillUntilTick(ctx, maxHeaderSize); err == errTick {
+			err = c.ticked()
 		}
-		err = c.fill(ctx, maxHeaderSize)
+		err = c.readFailed(err)
 	}
 	if err == nil {
 		err = c.nextDataFrame(ctx)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 )
 
 // headroom is what is kept of bytes that arrived, without a buffer on loan, while more are
@@ -15,6 +14,20 @@ const headroom = 64
 
 // fill waits for more bytes, with room for n of them in a row.
 func (c *Conn) fill(ctx context.Context, n int) error {
+	for {
+		err := c.fillUntilTick(ctx, n)
+		if err == errTick {
+			err = c.ticked()
+			if err == nil {
+				continue
+			}
+		}
+		return c.readFailed(err)
+	}
+}
+
+// fillUntilTick is fill, but for what there is to do at a tick and with an error.
+func (c *Conn) fillUntilTick(ctx context.Context, n int) error {
 	in := &c.in
 	in.shrink()
 	if !c.socket.usable() || in.pooled != nil || in.w > headroom {
@@ -23,7 +36,7 @@ func (c *Conn) fill(ctx context.Context, n int) error {
 	}
 	m, err := c.receive(ctx, nil)
 	if err != nil {
-		return c.readFailed(err)
+		return err
 	}
 	kept := in.buf[:in.w]
 	in.pooled = c.socket.take()
@@ -43,7 +56,7 @@ func (c *Conn) fillBuffer(ctx context.Context) error {
 	if n == len(free) {
 		in.next = min(16*n, readBufferSize)
 	}
-	return c.readFailed(err)
+	return err
 }
 
 // shrink moves what is there to the front, and lets go of a buffer that is too large for it.
@@ -86,43 +99,53 @@ func (in *inbound) makeRoom(n int) {
 	in.pooled = b
 }
 
-// receive reads from the network: the only place that does. With p == nil the bytes are left
-// in c.socket. The error is that of the network or of the context.
-func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
-	in := &c.in
+// prepareWait does what has to be done before waiting. To do it first where the stack is
+// small leaves nothing to do deep down.
+func (c *Conn) prepareWait(ctx context.Context) {
 	if c.out.box.queued.Load() {
 		c.flushQueued()
 	}
-	in.watch.watch(c, ctx)
-	if in.tick > 0 && !in.armed {
-		in.armed = true
-		if in.watch.setDeadlineAt(c, time.Now().Add(in.tick)) != nil {
-			in.tick = 0 // no deadlines, no keepalive
-		}
-	}
-	for {
+	c.in.watch.watch(c, ctx)
+}
+
+// receive reads from the network: the only place that does. With p == nil the bytes are left
+// in c.socket. The error is that of the network or of the context, or errTick.
+func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
+	in := &c.in
+	c.prepareWait(ctx)
+	for n == 0 && err == nil {
 		if p != nil {
 			n, err = c.nc.Read(p)
 		} else {
 			n, err = c.socket.read()
 		}
-		switch {
-		case n > 0:
-			in.heard = true
-			return n, nil
-		case err == nil:
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			if over := in.err.get(); over != nil {
-				return 0, overError(ctx, over)
-			}
-			return 0, err
-		case ctx.Err() != nil:
-			return 0, contextError(ctx)
-		default:
-			if err := c.ticked(); err != nil {
-				return 0, err
+	}
+	switch {
+	case n > 0:
+		in.heard = true
+		return n, nil
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		if over := in.err.get(); over != nil {
+			return 0, overError(ctx, over)
+		}
+		return 0, err
+	case ctx.Err() != nil:
+		return 0, contextError(ctx)
+	}
+	return 0, errTick
+}
+
+// receiveTicking is receive, across ticks.
+func (c *Conn) receiveTicking(ctx context.Context, p []byte) (n int, err error) {
+	for {
+		n, err = c.receive(ctx, p)
+		if err == errTick {
+			err = c.ticked()
+			if err == nil {
+				continue
 			}
 		}
+		return n, err
 	}
 }
 

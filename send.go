@@ -10,9 +10,12 @@ import (
 	"time"
 )
 
-// writeSize bounds what is handed to the network at once, so that a slow peer that takes a
-// large message shows that it is alive.
-const writeSize = 256 << 10
+const (
+	// writeSize bounds what is handed to a network connection at once that is no socket.
+	writeSize = 256 << 10
+	// recordSize is what TLS takes for one record (RFC 8446 section 5.1).
+	recordSize = 16 << 10
+)
 
 // outbound is the sending half of a Conn.
 type outbound struct {
@@ -93,11 +96,7 @@ func (c *Conn) sendDue() bool {
 	for c.due() {
 		out.flushDue.Store(false)
 		if out.pongDue.Swap(false) {
-			var payload [maxControlPayloadSize]byte
-			c.mu.Lock()
-			n := copy(payload[:], c.pong)
-			c.mu.Unlock()
-			out.box.addControl(OpPong, payload[:n])
+			c.addPong()
 		}
 		for b := out.box.load(); b != nil; b = out.box.load() {
 			n := c.transmitNow(b)
@@ -112,6 +111,14 @@ func (c *Conn) sendDue() bool {
 		}
 	}
 	return true
+}
+
+func (c *Conn) addPong() {
+	var payload [maxControlPayloadSize]byte
+	c.mu.Lock()
+	n := copy(payload[:], c.pong)
+	c.mu.Unlock()
+	c.out.box.addControl(OpPong, payload[:n])
 }
 
 // sendMessage sends a message of one frame. The caller holds the message turn. Unless it
@@ -231,6 +238,14 @@ func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 		if b == nil {
 			return overError(ctx, c.out.err.get())
 		}
+		if c.socket.usable() && ctx.Err() == nil {
+			// As a rule the socket takes it, without a look at ctx.
+			n := c.transmitNow(b)
+			box.advance(n)
+			if b = b[n:]; len(b) == 0 {
+				continue
+			}
+		}
 		n, err := c.transmit(ctx, b)
 		box.advance(n)
 		if err != nil {
@@ -292,7 +307,7 @@ func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) 
 	return sent, err
 }
 
-// transmit writes b to the network: the only place that does, beside transmitNow. It writes
+// transmit writes b to the network: it and transmitNow are the only places that do. It writes
 // less, without an error, if another writer interrupts it to take a frame back. If ctx
 // ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
@@ -302,11 +317,15 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 		if ctx.Err() != nil {
 			return sent, contextError(ctx)
 		}
-		n, err := c.nc.Write(b[:min(len(b), writeSize)])
+		var n int
+		if c.socket.usable() {
+			n, err = c.socket.write(b, true, &out.sent)
+		} else {
+			n, err = c.writePiece(b)
+		}
 		sent += n
 		b = b[n:]
 		if err == nil {
-			out.sent.Add(1)
 			continue
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -327,22 +346,33 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 	return sent, nil
 }
 
+// writePiece writes some of b where there is no socket. It is the pieces that show that a slow
+// peer which takes a large message is alive.
+func (c *Conn) writePiece(b []byte) (n int, err error) {
+	size := writeSize
+	if c.out.fragile {
+		size = recordSize
+	}
+	n, err = c.nc.Write(b[:min(len(b), size)])
+	if err == nil {
+		c.out.sent.Add(1)
+	}
+	return n, err
+}
+
 // transmitNow writes of b what the network takes at once, which is nothing where that cannot
 // be tried without harm. It leaves errors to transmit. The caller holds the wire.
 func (c *Conn) transmitNow(b []byte) (sent int) {
 	out := &c.out
 	switch {
 	case c.socket.usable():
-		sent = c.socket.writeNow(b)
+		sent, _ = c.socket.write(b, false, &out.sent)
 	case !out.fragile:
 		out.watch.watch(c, context.Background())
 		if out.watch.setDeadlineAt(c, time.Now().Add(promptTimeout)) == nil {
-			sent, _ = c.nc.Write(b)
+			sent, _ = c.writePiece(b)
 			_ = out.watch.setDeadlineAt(c, time.Time{})
 		}
-	}
-	if sent > 0 {
-		out.sent.Add(1)
 	}
 	return sent
 }

@@ -2,7 +2,10 @@
 
 package websocket
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
 // socket is for systems on which system calls can be made directly.
 type socket struct{}
@@ -15,4 +18,4 @@ func (*socket) read() (int, error) { return 0, nil }
 
 func (*socket) take() *buffer { return nil }
 
-func (*socket) writeNow([]byte) int { return 0 }
+func (*socket) write([]byte, bool, *atomic.Uint64) (int, error) { return 0, nil }

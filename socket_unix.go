@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -80,36 +81,51 @@ func (s *socket) readOnce(fd uintptr) bool {
 	return true
 }
 
-// socketWrite is a write that does not wait.
+// socketWrite is a write in progress.
 type socketWrite struct {
-	b        []byte
-	n        int
-	writable func(fd uintptr) bool // once
+	b        []byte         // what is left
+	waits    bool           // until all is written
+	progress *atomic.Uint64 // counts what the socket took
+	err      error
+	writable func(fd uintptr) bool // step
 }
 
 var socketWrites = sync.Pool{New: func() any {
 	w := new(socketWrite)
-	w.writable = w.once
+	w.writable = w.step
 	return w
 }}
 
-// writeNow writes what the socket takes without waiting, and ignores errors.
-func (s *socket) writeNow(b []byte) int {
+// write writes b, or what the socket takes without waiting. Whenever the socket takes
+// something, progress goes up.
+func (s *socket) write(b []byte, waits bool, progress *atomic.Uint64) (n int, err error) {
 	w := socketWrites.Get().(*socketWrite)
-	w.b, w.n = b, 0
-	_ = s.raw.Write(w.writable)
-	n := w.n
-	w.b = nil
+	w.b, w.waits, w.progress = b, waits, progress
+	err = s.raw.Write(w.writable)
+	if w.err != nil {
+		err = os.NewSyscallError("write", w.err)
+	}
+	n = len(b) - len(w.b)
+	w.b, w.progress, w.err = nil, nil, nil
 	socketWrites.Put(w)
-	return n
+	return n, err
 }
 
-func (w *socketWrite) once(fd uintptr) bool {
-	for {
+// step returns false to wait until the socket is writable.
+func (w *socketWrite) step(fd uintptr) bool {
+	for len(w.b) > 0 {
 		n, err := syscall.Write(int(fd), w.b)
-		if err != syscall.EINTR {
-			w.n = max(n, 0)
+		switch {
+		case n > 0:
+			w.b = w.b[n:]
+			w.progress.Add(1)
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return !w.waits
+		default:
+			w.err = err
 			return true
 		}
 	}
+	return true
 }

@@ -118,14 +118,17 @@ func TestOneWayInOneWayOut(t *testing.T) {
 				if !ok {
 					return true
 				}
-				if on, ok := method.X.(*ast.SelectorExpr); ok && on.Sel.Name == "nc" {
-					where[method.Sel.Name] = append(where[method.Sel.Name], fn.Name.Name)
+				if on, ok := method.X.(*ast.SelectorExpr); ok && (on.Sel.Name == "nc" || on.Sel.Name == "socket") {
+					name := on.Sel.Name + "." + method.Sel.Name
+					where[name] = append(where[name], fn.Name.Name)
 				}
 				return true
 			})
 		}
 	}
-	assert.Equal(t, []string{"receive"}, where["Read"])
-	assert.Equal(t, []string{"transmit", "transmitNow"}, where["Write"])
-	assert.Equal(t, []string{"drop"}, where["Close"])
+	assert.Equal(t, []string{"receive"}, where["nc.Read"])
+	assert.Equal(t, []string{"receive"}, where["socket.read"])
+	assert.Equal(t, []string{"writePiece"}, where["nc.Write"])
+	assert.Equal(t, []string{"transmit", "transmitNow"}, where["socket.write"])
+	assert.Equal(t, []string{"drop"}, where["nc.Close"])
 }

@@ -29,7 +29,13 @@ func (c *Conn) Write(ctx context.Context, typ MessageType, p []byte) error {
 	if err := typ.check(); err != nil {
 		return err
 	}
-	return c.write(ctx, typ, p, false)
+	if err := c.takeMessage(ctx); err != nil {
+		return err
+	}
+	if c.out.deflate == nil {
+		return c.sendMessage(ctx, Header{Fin: true, Opcode: Opcode(typ)}, p, false)
+	}
+	return c.writeCompressed(ctx, Opcode(typ), p, false)
 }
 
 // Queue is Write for a message that may wait for company, so that many small ones cost one
@@ -45,7 +51,13 @@ func (c *Conn) Queue(ctx context.Context, typ MessageType, p []byte) error {
 	if err := typ.check(); err != nil {
 		return err
 	}
-	return c.write(ctx, typ, p, true)
+	if err := c.takeMessage(ctx); err != nil {
+		return err
+	}
+	if c.out.deflate == nil {
+		return c.queueMessage(ctx, Header{Fin: true, Opcode: Opcode(typ)}, p)
+	}
+	return c.writeCompressed(ctx, Opcode(typ), p, true)
 }
 
 // Flush sends what Queue has gathered, and returns when the network has taken it. If ctx ends
@@ -63,16 +75,23 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return c.flush(ctx)
 }
 
-// write sends a message of one frame, or queues it.
-func (c *Conn) write(ctx context.Context, typ MessageType, p []byte, queue bool) error {
-	if err := c.takeMessage(ctx); err != nil {
-		return err
-	}
-	h, payload, loan := c.encode(Opcode(typ), p)
-	defer putBuffer(loan)
-	if queue && c.out.box.queue(h, payload) {
+// queueMessage queues a message of one frame, or sends it if it finds no room. The caller
+// gives up the message turn.
+func (c *Conn) queueMessage(ctx context.Context, h Header, p []byte) error {
+	if c.out.box.queue(h, p) {
 		c.out.message.release()
 		return nil
+	}
+	return c.sendMessage(ctx, h, p, false)
+}
+
+// writeCompressed is Write, or Queue, where compression was agreed on. The caller gives up
+// the message turn.
+func (c *Conn) writeCompressed(ctx context.Context, op Opcode, p []byte, queue bool) error {
+	h, payload, loan := c.encode(op, p)
+	defer putBuffer(loan)
+	if queue {
+		return c.queueMessage(ctx, h, payload)
 	}
 	return c.sendMessage(ctx, h, payload, false)
 }
