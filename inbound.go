@@ -19,9 +19,6 @@ const (
 	// directReadSize is the size of the rest of a payload from which on it is read straight
 	// into the caller's slice.
 	directReadSize = 4 << 10
-	// readAhead bounds the memory that is taken on the strength of a length that a peer
-	// claims.
-	readAhead = 64 << 10
 	// maxEmptyFragments bounds what the message size does not: fragments that add nothing.
 	maxEmptyFragments = 1 << 10
 )
@@ -56,31 +53,31 @@ type inbound struct {
 	next   int // size of the buffer for the next read: what filled one has probably left more
 
 	// The frame that is being received, from its consumed header on.
-	fin       bool
 	remaining uint64 // bytes of payload to come
 	key       [4]byte
-	keyPos    int
+	keyPos    uint8
+	fin       bool
 	dataAhead bool // a data frame's header is in front, not consumed
 
 	// The message that is being received.
-	state      inboundState // fragmented: the message goes on after the current frame
-	open       bool         // there is one
-	typ        MessageType
-	compressed bool
-	size       uint64 // claimed by its frames so far
-	empty      int    // fragments
-	utf8       utf8State
+	size       uint64         // claimed by its frames so far
+	empty      int            // fragments
 	partial    []byte         // its payload as far as an interrupted Read has received it
 	stream     *messageReader // who reads it, if it is streamed
 	inflate    *inflater      // of compressed messages, nil if there are none
 	inflating  *inflateReader // of this one, if it is read piece by piece
-	skip       bool           // nobody does: it is to be dropped
-	awaited    bool           // Wait has returned for it
+	state      inboundState   // fragmented: the message goes on after the current frame
+	open       bool           // there is one
+	typ        MessageType
+	compressed bool
+	utf8       utf8State
+	skip       bool // nobody reads it: it is to be dropped
+	awaited    bool // Wait has returned for it
 
 	// Keepalive.
-	heard  bool // something arrived since the last tick
-	pinged bool // and nothing since we asked
-	quiet  int  // silent ticks in a row
+	heard  bool  // something arrived since the last tick
+	pinged bool  // and nothing since we asked
+	quiet  uint8 // silent ticks in a row
 	sent   uint64
 }
 
@@ -254,7 +251,7 @@ func (c *Conn) accept(ctx context.Context, chunk []byte) error {
 	in := &c.in
 	in.remaining -= uint64(len(chunk))
 	if !in.state.client {
-		in.keyPos = Mask(chunk, in.key, in.keyPos)
+		in.keyPos = uint8(Mask(chunk, in.key, int(in.keyPos)))
 	}
 	if in.typ == Text && !in.compressed {
 		var ok bool
@@ -288,21 +285,25 @@ func (c *Conn) buffered(ctx context.Context, limit int) ([]byte, error) {
 	return chunk, c.accept(ctx, chunk)
 }
 
-// appendPayload appends some payload of the current message to dst.
+// appendPayload appends some payload of the current message to dst, or nothing at a tick.
 func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
-	in := &c.in
-	if in.r < in.w || in.remaining < directReadSize {
+	if c.in.r < c.in.w || c.in.remaining < directReadSize {
 		chunk, err := c.buffered(ctx, math.MaxInt)
 		if err != nil {
 			return dst, err
 		}
 		return append(dst, chunk...), nil
 	}
-	// Memory follows what has arrived: no more of it is taken on a mere claim.
-	arrived := max(in.size-in.remaining, directReadSize)
-	dst = slices.Grow(dst, int(min(in.remaining, arrived, readAhead)))
+	dst = c.in.grow(dst)
 	n, err := c.readDirect(ctx, dst[len(dst):cap(dst)])
 	return dst[:len(dst)+n], err
+}
+
+// grow makes room for payload behind dst. Memory follows what has arrived: no more than that,
+// or directReadSize, is taken on a mere claim.
+func (in *inbound) grow(dst []byte) []byte {
+	arrived := max(in.size-in.remaining, directReadSize)
+	return slices.Grow(dst, int(min(in.remaining, arrived)))
 }
 
 // readPayload reads some payload of the current message into p.
@@ -317,14 +318,22 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 		chunk, err := c.buffered(ctx, len(p))
 		return copy(p, chunk), err
 	}
-	return c.readDirect(ctx, p)
+	for {
+		if n, err := c.readDirect(ctx, p); n > 0 || err != nil {
+			return n, err
+		}
+	}
 }
 
-// readDirect reads payload of the current frame from the network into p. The buffer is empty.
+// readDirect reads payload of the current frame from the network into p, or nothing at a tick.
+// The buffer is empty.
 func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
 	c.in.next = 0
-	n, err := c.receiveTicking(ctx, p[:min(uint64(len(p)), c.in.remaining)])
-	if err != nil {
+	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
+	if err == errTick {
+		err = c.ticked()
+	}
+	if n == 0 {
 		return 0, c.readFailed(err)
 	}
 	return n, c.accept(ctx, p[:n])

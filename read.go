@@ -249,8 +249,12 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 	}
 	// The waiting is done here and not further down, so that a stack of 2 KiB will do.
 	for in.r == in.w && err == nil {
-		c.prepareWait(ctx)
-		if err = c.fillUntilTick(ctx, maxHeaderSize); err == errTick {
+		if in.shrink(); c.socket.usable() {
+			err = c.fillFromSocket(ctx)
+		} else {
+			err = c.fillUntilTick(ctx, maxHeaderSize)
+		}
+		if err == errTick {
 			err = c.ticked()
 		}
 		err = c.readFailed(err)

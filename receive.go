@@ -34,15 +34,23 @@ func (c *Conn) fillUntilTick(ctx context.Context, n int) error {
 		in.makeRoom(n)
 		return c.fillBuffer(ctx)
 	}
-	m, err := c.receive(ctx, nil)
-	if err != nil {
-		return err
+	return c.fillFromSocket(ctx)
+}
+
+// fillFromSocket waits for bytes without a buffer. Those that are there are few.
+func (c *Conn) fillFromSocket(ctx context.Context) error {
+	c.prepareWait(ctx)
+	n, err := c.socket.read()
+	if n == 0 {
+		return c.waitError(ctx, err)
 	}
+	in := &c.in
+	in.heard = true
 	kept := in.buf[:in.w]
 	in.pooled = c.socket.take()
 	in.buf = in.pooled.b[:cap(in.pooled.b)]
 	in.r = headroom - copy(in.buf[headroom-len(kept):], kept)
-	in.w = headroom + m
+	in.w = headroom + n
 	return nil
 }
 
@@ -108,31 +116,32 @@ func (c *Conn) prepareWait(ctx context.Context) {
 	c.in.watch.watch(c, ctx)
 }
 
-// receive reads from the network: the only place that does. With p == nil the bytes are left
-// in c.socket. The error is that of the network or of the context, or errTick.
+// receive reads from the network, as only it and fillFromSocket do. The error is that of the
+// network or of the context, or errTick.
 func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
-	in := &c.in
 	c.prepareWait(ctx)
 	for n == 0 && err == nil {
-		if p != nil {
-			n, err = c.nc.Read(p)
-		} else {
-			n, err = c.socket.read()
-		}
+		n, err = c.nc.Read(p)
 	}
-	switch {
-	case n > 0:
-		in.heard = true
-		return n, nil
-	case !errors.Is(err, os.ErrDeadlineExceeded):
-		if over := in.err.get(); over != nil {
-			return 0, overError(ctx, over)
-		}
-		return 0, err
-	case ctx.Err() != nil:
-		return 0, contextError(ctx)
+	if n == 0 {
+		return 0, c.waitError(ctx, err)
 	}
-	return 0, errTick
+	c.in.heard = true
+	return n, nil
+}
+
+// waitError says what ended a wait.
+func (c *Conn) waitError(ctx context.Context, err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if over := c.in.err.get(); over != nil {
+			return overError(ctx, over)
+		}
+		return err
+	}
+	if ctx.Err() != nil {
+		return contextError(ctx)
+	}
+	return errTick
 }
 
 // receiveTicking is receive, across ticks.

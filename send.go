@@ -19,20 +19,19 @@ const (
 
 // outbound is the sending half of a Conn.
 type outbound struct {
-	// Constant.
 	message turn // the right to send a data message; a streamed one holds it to its end
 	wire    turn // the right to write to the network
-	fragile bool // a Write that timed out leaves the network connection unusable
 
 	err  firstError    // why writing is over
 	sent atomic.Uint64 // writes that the network took
-	full atomic.Bool   // the network did not take one in time
 	box  outbox
 
 	deflate *deflater // owned by the holder of the message turn; nil without compression
 
+	full     atomic.Bool // the network did not take a write in time
 	pongDue  atomic.Bool // Conn.pong is to be sent
 	flushDue atomic.Bool // so is what has been queued
+	fragile  bool        // constant: a Write that timed out leaves the network connection unusable
 
 	watch watcher // owned by the holder of the wire
 }
@@ -98,19 +97,32 @@ func (c *Conn) sendDue() bool {
 		if out.pongDue.Swap(false) {
 			c.addPong()
 		}
-		for b := out.box.load(); b != nil; b = out.box.load() {
-			n := c.transmitNow(b)
-			out.box.advance(n)
-			if n < len(b) {
-				go func() {
-					_ = c.flush(context.Background())
-					c.releaseWire()
-				}()
-				return false
-			}
+		if !c.sendNow() {
+			go func() {
+				_ = c.flush(context.Background())
+				c.releaseWire()
+			}()
+			return false
 		}
 	}
 	return true
+}
+
+// sendNow sends what has gathered as far as the network takes it at once, and reports whether
+// that is all. The caller holds the wire.
+func (c *Conn) sendNow() bool {
+	box := &c.out.box
+	for {
+		b := box.load()
+		if b == nil {
+			return true
+		}
+		n := c.transmitNow(b)
+		box.advance(n)
+		if n < len(b) {
+			return false
+		}
+	}
 }
 
 func (c *Conn) addPong() {
@@ -134,7 +146,15 @@ func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) e
 		// that writer, which must do it no harm.
 		if number := out.box.add(h, p, joinedSize); number != 0 {
 			out.message.release()
-			return c.sendGathered(ctx, number)
+			// As a rule the socket takes it, without a look at ctx and with a small stack.
+			if c.socket.usable() && out.wire.try() {
+				if c.sendNow() && out.box.isOut(number) {
+					c.releaseWire()
+					return nil
+				}
+				return c.sendGathered(ctx, number, true)
+			}
+			return c.sendGathered(ctx, number, false)
 		}
 	}
 	err := c.takeWire(ctx)
@@ -156,10 +176,13 @@ func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) e
 	return err
 }
 
-// sendGathered sends the frame with the number, unless another writer does so first.
-func (c *Conn) sendGathered(ctx context.Context, number uint64) error {
-	if err := c.takeWire(ctx); err != nil {
-		return c.giveUp(ctx, number, err)
+// sendGathered sends the frame with the number, unless another writer does so first. The
+// caller may have the wire already, and gives it up.
+func (c *Conn) sendGathered(ctx context.Context, number uint64, wire bool) error {
+	if !wire {
+		if err := c.takeWire(ctx); err != nil {
+			return c.giveUp(ctx, number, err)
+		}
 	}
 	defer c.releaseWire()
 	return c.sendUpTo(ctx, number)
@@ -237,14 +260,6 @@ func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 		b := box.load()
 		if b == nil {
 			return overError(ctx, c.out.err.get())
-		}
-		if c.socket.usable() && ctx.Err() == nil {
-			// As a rule the socket takes it, without a look at ctx.
-			n := c.transmitNow(b)
-			box.advance(n)
-			if b = b[n:]; len(b) == 0 {
-				continue
-			}
 		}
 		n, err := c.transmit(ctx, b)
 		box.advance(n)

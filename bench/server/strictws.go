@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/http"
@@ -59,21 +58,18 @@ func strictwsEcho(c *websocket.Conn) {
 	}
 }
 
-var strictwsBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+var strictwsBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // strictwsPool takes a buffer when a message has come and gives it back when it is answered, so that connections that
 // wait have none.
 func strictwsPool(c *websocket.Conn) {
-	for {
-		typ, r, err := c.NextReader(context.Background())
-		if err != nil {
-			return
+	for c.Wait(context.Background()) == nil {
+		buf := strictwsBuffers.Get().(*[]byte)
+		typ, msg, err := c.Read(context.Background(), (*buf)[:0])
+		if err == nil {
+			err = strictwsAnswer(c, typ, msg)
 		}
-		buf := strictwsBuffers.Get().(*bytes.Buffer)
-		buf.Reset()
-		if _, err = buf.ReadFrom(r); err == nil {
-			err = strictwsAnswer(c, typ, buf.Bytes())
-		}
+		*buf = msg
 		strictwsBuffers.Put(buf)
 		if err != nil {
 			return
