@@ -34,7 +34,7 @@ type soak struct {
 	ctx      context.Context // ends when the soak is given up
 	started  atomic.Bool     // all clients have been connected: aborts may begin
 	stopping chan struct{}   // closed: no new messages, no more aborts
-	sending  chan struct{}   // a token for each message that is being sent
+	underWay chan struct{}   // a token for each message that is sent and not acknowledged
 	figures  figures
 
 	broadcast atomic.Pointer[broadcast]
@@ -50,15 +50,15 @@ type broadcast struct {
 	prepared *websocket.Prepared
 }
 
-// sendersAtOnce keeps a machine that cannot hold the pace from falling ever further behind: messages wait until
-// there is time for them, and Pings and their Pongs do not.
-const sendersAtOnce = 64
+// maxUnderWay bounds the messages under way in one direction, of all connections together. So a machine that cannot
+// hold the pace does not fall ever further behind: messages wait for their turn, and the rest of the program does not.
+const maxUnderWay = 128
 
 func (s *soak) init(side string, set settings, life time.Duration) {
 	s.side, s.seed, s.gap, s.life = side, set.Seed, set.Gap, life
 	s.ctx, s.giveUp = context.WithCancel(context.Background())
 	s.stopping = make(chan struct{})
-	s.sending = make(chan struct{}, sendersAtOnce)
+	s.underWay = make(chan struct{}, maxUnderWay)
 }
 
 // fail notes a violation and gives up.
@@ -119,7 +119,8 @@ type session struct {
 
 	broadcasts uint64 // owned by the receiver: the number of the last one
 
-	cancelled atomic.Bool // a Write or a streamed one was cancelled: it may have cut the connection
+	held      atomic.Int64 // tokens of underWay
+	cancelled atomic.Bool  // a Write or a streamed one was cancelled: it may have cut the connection
 
 	mu        sync.Mutex // guards what follows
 	ending    string     // how we ended the connection, "" if we have not
@@ -170,6 +171,7 @@ func (s *session) run() (ending string, err error) {
 	}
 	s.wg.Wait()
 	s.c.Close()
+	s.release(s.held.Load())
 	s.figures.Open.Add(-1)
 	return s.explain(err), err
 }
@@ -349,8 +351,10 @@ func (s *session) take(typ websocket.MessageType, rec record) error {
 		s.link.mu.Lock()
 		before := s.link.out.acked
 		err := s.link.out.acknowledge(rec.number)
-		s.figures.Acked.Add(int64(s.link.out.acked - before))
+		acked := int64(s.link.out.acked - before)
 		s.link.mu.Unlock()
+		s.figures.Acked.Add(acked)
+		s.release(acked)
 		s.wakeSender()
 		return err
 	case kindBroadcast:
@@ -413,6 +417,14 @@ func (s *session) hello(rec record) error {
 	s.figures.Again.Add(int64(again))
 	s.begin()
 	return nil
+}
+
+// release lets n other messages be sent.
+func (s *session) release(n int64) {
+	s.held.Add(-n)
+	for range n {
+		<-s.underWay
+	}
 }
 
 func (s *session) wakeSender() {
@@ -640,8 +652,8 @@ func (s *session) sendBroadcast() bool {
 // when the connection is over.
 func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
 	select {
-	case s.sending <- struct{}{}:
-		defer func() { <-s.sending }()
+	case s.underWay <- struct{}{}:
+		s.held.Add(1)
 	case <-s.ctx.Done():
 		return false
 	}
