@@ -152,7 +152,7 @@ func (r *report) watch(ctx context.Context) error {
 		return err
 	}
 	if !complete() {
-		fl.fail("%d of %d clients have not finished after %v: messages or acknowledgements are lost", all-fl.complete.Load(), all, r.opts.drain)
+		fl.fail("%d of %d clients have not finished after %v: messages, acknowledgements or Pongs are lost", all-fl.complete.Load(), all, r.opts.drain)
 	}
 	r.draining = time.Since(began)
 	return nil

@@ -120,6 +120,7 @@ type session struct {
 	broadcasts uint64 // owned by the receiver: the number of the last one
 
 	held      atomic.Int64 // tokens of underWay
+	pings     atomic.Int64 // that wait for their Pong
 	cancelled atomic.Bool  // a Write or a streamed one was cancelled: it may have cut the connection
 
 	mu        sync.Mutex // guards what follows
@@ -171,9 +172,20 @@ func (s *session) run() (ending string, err error) {
 	}
 	s.wg.Wait()
 	s.c.Close()
+	s.checkClosed()
 	s.release(s.held.Load())
 	s.figures.Open.Add(-1)
 	return s.explain(err), err
+}
+
+// checkClosed checks that TCP is closed. That the garbage collector would close it at last does not count.
+func (s *session) checkClosed() {
+	for end := time.Now().Add(10 * time.Second); !errors.Is(s.raw.SetDeadline(time.Time{}), net.ErrClosed); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.fail("client %d, connection %d is over, and TCP is not closed", s.id, s.epoch)
+			return
+		}
+	}
 }
 
 // begin starts to send.
@@ -584,7 +596,7 @@ func (s *session) send() {
 			}
 			continue
 		}
-		if stop == nil && settled && !s.sendFinal() {
+		if stop == nil && settled && s.pings.Load() == 0 && !s.sendFinal() {
 			return
 		}
 		select {
@@ -613,6 +625,7 @@ func (s *session) send() {
 			case p < 5:
 				wanted += r.IntN(8)
 			case p < 8:
+				s.pings.Add(1)
 				s.wg.Go(s.ping)
 			case p < 18:
 				if !s.sendBroadcast() {
@@ -629,6 +642,8 @@ func (s *session) ping() {
 	switch err := s.c.Ping(ctx); {
 	case err == nil:
 		s.figures.Pings.inc()
+		s.pings.Add(-1)
+		s.wakeSender()
 	case s.ctx.Err() == nil && ctx.Err() != nil:
 		s.fail("client %d, connection %d: no Pong in %v", s.id, s.epoch, patience)
 	case s.ctx.Err() == nil:
