@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -119,9 +120,8 @@ type session struct {
 
 	broadcasts uint64 // owned by the receiver: the number of the last one
 
-	held      atomic.Int64 // tokens of underWay
-	pings     atomic.Int64 // that wait for their Pong
-	cancelled atomic.Bool  // a Write or a streamed one was cancelled: it may have cut the connection
+	held  atomic.Int64 // tokens of underWay
+	pings atomic.Int64 // that wait for their Pong
 
 	mu        sync.Mutex // guards what follows
 	ending    string     // how we ended the connection, "" if we have not
@@ -218,11 +218,11 @@ func (s *session) explain(err error) string {
 	}
 	switch {
 	case errors.Is(err, net.ErrClosed):
+		if strings.Contains(err.Error(), "since the context of a") {
+			return "cut" // by a Write that was cancelled, even if the client is back already
+		}
 		if ending == "" {
-			ending = "cut"
-			if !s.cancelled.Load() {
-				s.fail("client %d, connection %d was closed, but not by us: %v", s.id, s.epoch, err)
-			}
+			s.fail("client %d, connection %d was closed, but not by us: %v", s.id, s.epoch, err)
 		}
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 	default:
@@ -680,7 +680,6 @@ func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
 		limit := time.Duration(-1)
 		if r.IntN(20) == 0 {
 			limit = time.Duration(r.Int64N(int64(3*time.Millisecond))) - time.Millisecond/2
-			s.cancelled.Store(true)
 		}
 		way, err := s.write(r, typ, msg, limit)
 		switch {
