@@ -137,8 +137,7 @@ type session struct {
 var receivingWays = []string{"Read", "Read", "NextReader", "NetConn"}
 
 func (s *session) draw(purpose uint64) *rand.Rand {
-	side := uint64(len(s.side)) + uint64(s.side[0])<<8
-	return draw(s.seed, s.id, s.epoch, side, purpose)
+	return draw(s.seed, s.id, s.epoch, uint64(s.side[0]), purpose)
 }
 
 // run exchanges messages until the connection ends, and returns how that came about: what we did, or else an error.
