@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -133,6 +134,12 @@ func TestRun(t *testing.T) {
 	}
 	assert.Contains(t, progress.String(), "cell 1 of 1, round 2 of 2: echo/16B/1\n")
 	writeDetails(io.Discard, results)
+
+	o.rounds, o.budget.profiles = 1, t.TempDir()
+	o.run(cells, servers)
+	profile, err := os.ReadFile(filepath.Join(o.budget.profiles, "echo-16B-1-strictws.pprof"))
+	require.NoError(t, err)
+	assert.NotEmpty(t, profile)
 
 	_, err = chooseCells("nothing", true)
 	assert.ErrorContains(t, err, "no cell")

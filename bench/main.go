@@ -27,6 +27,7 @@ func main() {
 		rounds  = flag.Int("rounds", 0, "number of rounds; 0 means 3, or 7 with -full")
 		each    = flag.Duration("time", 0, "how long one measurement takes; 0 means 120ms, or 200ms with -full")
 		details = flag.Bool("details", false, "list every server, too")
+		profile = flag.String("profile", "", "write a CPU profile of the last round of each server to that `directory`")
 		list    = flag.Bool("list", false, "list the cells and the servers, and measure nothing")
 	)
 	flag.Parse()
@@ -49,6 +50,7 @@ func main() {
 			o.budget.measure = *each
 		}
 		o.budget.warm = o.budget.measure / 3
+		o.budget.profiles = *profile
 		cells, err := chooseCells(*only, *full)
 		if err != nil {
 			return err

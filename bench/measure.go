@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -88,6 +89,20 @@ func (p *process) usage() (u server.Usage, err error) {
 	return u, err
 }
 
+// begin begins what is measured.
+func (p *process) begin(v server.Variant, c cell, b budget) (server.Usage, error) {
+	if err := p.ask("collect"); err != nil {
+		return server.Usage{}, err
+	}
+	if b.profiles != "" {
+		file := strings.ReplaceAll(c.name, "/", "-") + "-" + v.Name + ".pprof"
+		if err := p.ask("profile " + filepath.Join(b.profiles, file)); err != nil {
+			return server.Usage{}, err
+		}
+	}
+	return p.usage()
+}
+
 // waitForAll waits until all connections are among those to which the server broadcasts, if it does: a client knows of
 // the end of the handshake before the server's application does.
 func (p *process) waitForAll(c cell) error {
@@ -119,7 +134,7 @@ func measure(v server.Variant, c cell, b budget, cores cores) (sample, error) {
 	defer p.stop()
 	switch c.kind {
 	case handshake:
-		return measureHandshake(p, b)
+		return measureHandshake(p, v, c, b)
 	case idle:
 		return measureIdle(p, v, c)
 	case idleTLS:
@@ -173,13 +188,10 @@ func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, er
 	if err := p.waitForAll(c); err != nil {
 		return sample{}, err
 	}
-	if _, err := g.Run(b.warm, 0, 0); err != nil {
+	if _, err := g.Run(b.warm, c.least()/2, 0); err != nil {
 		return sample{}, err
 	}
-	if err := p.ask("collect"); err != nil {
-		return sample{}, err
-	}
-	before, err := p.usage()
+	before, err := p.begin(v, c, b)
 	if err != nil {
 		return sample{}, err
 	}
@@ -200,7 +212,7 @@ func measureMessages(p *process, v server.Variant, c cell, b budget) (sample, er
 	}, nil
 }
 
-func measureHandshake(p *process, b budget) (sample, error) {
+func measureHandshake(p *process, v server.Variant, c cell, b budget) (sample, error) {
 	const offer = ""
 	if _, err := load.Handshakes(p.addr, offer, b.upgrades/5, b.measure); err != nil {
 		return sample{}, err
@@ -208,10 +220,7 @@ func measureHandshake(p *process, b budget) (sample, error) {
 	if err := p.settle(); err != nil {
 		return sample{}, err
 	}
-	if err := p.ask("collect"); err != nil {
-		return sample{}, err
-	}
-	before, err := p.usage()
+	before, err := p.begin(v, c, b)
 	if err != nil {
 		return sample{}, err
 	}

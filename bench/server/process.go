@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,7 +32,8 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 
 	fmt.Fprintln(w, ln.Addr())
 	for lines := bufio.NewScanner(r); lines.Scan(); {
-		switch lines.Text() {
+		command, argument, _ := strings.Cut(lines.Text(), " ")
+		switch command {
 		case "collect": // so that nobody pays for what was before
 			runtime.GC()
 			fmt.Fprintln(w, "ok")
@@ -41,6 +43,17 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 				return err
 			}
 			fmt.Fprintln(w, u.CPU, u.Calls)
+		case "profile": // from now to the end
+			f, err := os.Create(argument)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if err := pprof.StartCPUProfile(f); err != nil {
+				return err
+			}
+			defer pprof.StopCPUProfile()
+			fmt.Fprintln(w, "ok")
 		case "joined":
 			fmt.Fprintln(w, joined.Load())
 		case "memory":
@@ -50,7 +63,7 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 			}
 			fmt.Fprintln(w, rss)
 		default:
-			return fmt.Errorf("unknown command %q", lines.Text())
+			return fmt.Errorf("unknown command %q", command)
 		}
 		select {
 		case err := <-failed:
