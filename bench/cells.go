@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/strictws/websocket/bench/load"
 	"github.com/strictws/websocket/bench/server"
@@ -267,11 +266,3 @@ func (c cell) verify(plain bool) func(conn, turn int, m load.Message) error {
 
 // least is how many messages a measurement has at least, if it can have them: a busy machine gives it little time.
 func (c cell) least() int { return min(2000, 256<<20/c.mode.Size) }
-
-// A budget bounds one measurement.
-type budget struct {
-	warm, measure time.Duration
-	upgrades      int
-
-	profiles string // the directory for CPU profiles, if there are to be any
-}

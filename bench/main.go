@@ -22,7 +22,7 @@ func main() {
 		serve   = flag.String("serve", "", "be the server of that `name`: what this command starts")
 		mode    = flag.String("mode", "{}", "of the server, in JSON")
 		full    = flag.Bool("full", false, "measure all cells, for longer")
-		only    = flag.String("cells", "", "measure these cells: `patterns`, as in 'echo/125B/*,pipelined'")
+		pattern = flag.String("cells", "", "measure these cells: `patterns`, as in 'echo/125B/*,pipelined'")
 		libs    = flag.String("libs", "", "measure these libraries, or servers: `names`, as in strictws,gobwas-low,raw")
 		rounds  = flag.Int("rounds", 0, "number of rounds; 0 means 3, or 7 with -full")
 		each    = flag.Duration("time", 0, "how long one measurement takes; 0 means 120ms, or 200ms with -full")
@@ -51,7 +51,7 @@ func main() {
 		}
 		o.budget.warm = o.budget.measure / 3
 		o.budget.profiles = *profile
-		cells, err := chooseCells(*only, *full)
+		cells, err := chooseCells(*pattern, *full)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,14 @@ type sample struct {
 	Rate  float64 // a second
 }
 
+// A budget bounds one measurement.
+type budget struct {
+	warm, measure time.Duration
+	upgrades      int
+
+	profiles string // the directory for CPU profiles, if there are to be any
+}
+
 // A process is a server's.
 type process struct {
 	cmd  *exec.Cmd
