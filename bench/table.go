@@ -176,6 +176,9 @@ func writeTable(w io.Writer, k kind, results []result) {
 	libs := slices.DeleteFunc(libraries(), func(name string) bool {
 		return !slices.ContainsFunc(results, func(r result) bool { _, ok := r.library(name); return ok })
 	})
+	if len(libs) == 0 {
+		return
+	}
 	fmt.Fprintf(w, "\n### %s\n\n", titles[k])
 	fmt.Fprintf(w, "| | %s | best peer | ours to it | ours to raw |\n", strings.Join(libs, " | "))
 	fmt.Fprintf(w, "| --- |%s --- | ---: | ---: |\n", strings.Repeat(" ---: |", len(libs)))

@@ -124,14 +124,14 @@ type Count struct {
 }
 
 // Run lets every connection take turns, turns of them if that is not 0, until d has passed, and waits for the answers.
-// Until there are at least so many, it goes on for up to five times as long.
+// Until there are at least so many, it goes on for up to three times as long.
 func (g *Group) Run(d time.Duration, least, turns int) (Count, error) {
 	start := time.Now()
 	for _, c := range g.conns {
 		c.turn, c.read = 0, 0
 	}
 	g.wire = 0
-	r := run{Group: g, end: start.Add(d), last: start.Add(5 * d), least: least, turns: turns}
+	r := run{Group: g, end: start.Add(d), last: start.Add(3 * d), least: least, turns: turns}
 	if g.spec.Fanout {
 		r.fanout()
 	} else {
