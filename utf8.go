@@ -28,6 +28,8 @@ const (
 	utf8Mask = 1<<6 - 1
 )
 
+const utf8High = 0x8080808080808080
+
 // utf8Table has a row for each byte: the successors of all the states, packed
 // such that a step of the check is
 //
@@ -79,24 +81,36 @@ func (s utf8State) complete() bool { return s.offset == utf8Start }
 // cannot follow what came before; all further calls on the new state do so too.
 //
 // Blocks of 32 and 64 bytes of ASCII are skipped by words: all there is to check
-// is that no character is open in front of them. Other blocks go through the
-// table as a whole, ASCII and all: to look for shorter stretches of ASCII costs
-// more in mispredicted branches than it saves.
+// is that no character is open in front of them. Blocks with no characters of
+// more than two bytes, as texts from Latin to Arabic are made of, are checked by
+// words too. Other blocks go through the table as a whole, ASCII and all: to look
+// for shorter stretches of ASCII costs more in mispredicted branches than it saves.
 func (s utf8State) next(b []byte) (utf8State, bool) {
 	le := binary.LittleEndian
-	const high = 0x8080808080808080
+	const high = utf8High
 	u := uint64(s.offset)
+	wide := 0 // for how many more blocks the words are not tried, since they failed
 
 	for len(b) >= 64 {
 		p := (*[64]byte)(b)
 		b = b[64:]
 		w0 := le.Uint64(p[0:8]) | le.Uint64(p[8:16]) | le.Uint64(p[16:24]) | le.Uint64(p[24:32])
 		w1 := le.Uint64(p[32:40]) | le.Uint64(p[40:48]) | le.Uint64(p[48:56]) | le.Uint64(p[56:64])
-		switch {
-		case (w0|w1)&high == 0:
+		if (w0|w1)&high == 0 {
 			if u&utf8Mask != utf8Start {
 				return utf8State{utf8Bad}, false
 			}
+			continue
+		}
+		if wide == 0 {
+			if v, ok := utf8Narrow(u, p, w0&high == 0, w1&high == 0); ok {
+				u = v
+				continue
+			}
+			wide = 16
+		}
+		wide--
+		switch {
 		case w0&high == 0:
 			if u&utf8Mask != utf8Start {
 				return utf8State{utf8Bad}, false
@@ -141,6 +155,58 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 	}
 	u &= utf8Mask
 	return utf8State{uint8(u)}, u != utf8Bad
+}
+
+// utf8Narrow checks a block of which it is known whether its halves are ASCII. It
+// reports false if there is anything in it but ASCII and whole characters of two
+// bytes, of which the first and the last may be cut by the ends of the block.
+func utf8Narrow(u uint64, p *[64]byte, ascii0, ascii1 bool) (uint64, bool) {
+	le := binary.LittleEndian
+	// The high bit of the low byte of open says that the next byte continues a
+	// character. The high bits of bad are those of bytes that may not be there.
+	var open, bad uint64
+	switch u & utf8Mask {
+	case utf8Start:
+	case utf8One:
+		open = 0x80
+	default:
+		return u, false
+	}
+	if ascii0 {
+		bad, open = open, 0
+	} else {
+		open, bad = utf8Narrow8(le.Uint64(p[0:8]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[8:16]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[16:24]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[24:32]), open, bad)
+	}
+	if ascii1 {
+		bad, open = bad|open, 0
+	} else {
+		open, bad = utf8Narrow8(le.Uint64(p[32:40]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[40:48]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[48:56]), open, bad)
+		open, bad = utf8Narrow8(le.Uint64(p[56:64]), open, bad)
+	}
+	switch {
+	case bad&utf8High != 0:
+		return u, false
+	case open&0x80 != 0:
+		return utf8One, true
+	}
+	return utf8Start, true
+}
+
+// utf8Narrow8 looks at the high bits of the bytes of x only, to which others are
+// shifted.
+func utf8Narrow8(x, open, bad uint64) (uint64, uint64) {
+	lead := x & (x << 1) // 11xxxxxx
+	tail := x ^ lead     // 10xxxxxx
+	bad |= (lead<<8 | open) ^ tail
+	// No lead may be 111xxxxx, the first of more than two bytes, nor 1100000x,
+	// which is overlong: only of 80 minus 0 is the high bit set.
+	bad |= lead & (x<<2 | (utf8High - x&0x1E1E1E1E1E1E1E1E))
+	return lead >> 56, bad
 }
 
 // The steps are written out because a loop of single ones takes twice as long.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -244,7 +245,7 @@ func TestUTF8ChunkIndependence(t *testing.T) {
 func TestUTF8EveryPosition(t *testing.T) {
 	fills := []string{"a", "é", "世", "😀", strings.Repeat("0123456789abcdef", 4) + "é"}
 	things := []string{
-		"", "\x7F", "é", "世", "😀", "\x80", "\xBF", "\xC0", "\xC3", "\xC3a", "\xE2\x89", "\xE2\x89a",
+		"", "\x7F", "é", "世", "😀", "\x80", "\xBF", "\xC0", "\xC1\xBF", "\xC3", "\xC3a", "\xE2\x89", "\xE2\x89a",
 		"\xED\xA0\x80", "\xF0\x9F\x98", "\xF0\x9F\x98z", "\xF4\x90\x80\x80", "\xFF",
 	}
 	for _, length := range []int{7, 8, 15, 16, 24, 31, 32, 40, 63, 64, 65, 96, 127, 128, 160, 192, 200, 250} {
@@ -270,6 +271,26 @@ func TestUTF8EveryPosition(t *testing.T) {
 	}
 }
 
+// Texts of several kinds in turn, with something at random positions.
+func TestUTF8LongTexts(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	things := []string{"", "\x7F", "é", "世", "😀", "\x80", "\xBF", "\xC0\xA0", "\xC1\xBF", "\xC3a", "\xE2\x89", "\xED\xA0\x80", "\xFF"}
+	for range 2000 {
+		var b []byte
+		for range 1 + rng.IntN(4) {
+			text := utf8Texts[rng.IntN(len(utf8Texts))]
+			b = append(b, utf8Text(text.words, text.sep, 20+rng.IntN(1500))...)
+		}
+		at := rng.IntN(len(b))
+		b = slices.Insert(b, at, []byte(things[rng.IntN(len(things))])...)
+		want, n := checkUTF8Bytes(b)
+		got, ok := utf8State{}.next(b)
+		require.Equal(t, n == len(b), ok, "%q", b)
+		require.Equal(t, want, got, "%q", b)
+		require.Equal(t, utf8.Valid(b), ok && got.complete(), "%q", b)
+	}
+}
+
 // The two bytes of a character with ASCII between them, which may be skipped,
 // but never past the character that it cuts.
 func TestUTF8CharacterAroundASCII(t *testing.T) {
@@ -280,6 +301,9 @@ func TestUTF8CharacterAroundASCII(t *testing.T) {
 			require.False(t, ok, "%d bytes before, %d between", before, gap)
 			_, ok = utf8State{}.next(append(b, strings.Repeat("a", 64)...))
 			require.False(t, ok, "%d bytes before, %d between, 64 after", before, gap)
+			cut := b[:len(b)-1]
+			_, ok = utf8State{}.next(append(cut, strings.Repeat("é", 64)...))
+			require.False(t, ok, "%d bytes before, %d between, characters after", before, gap)
 		}
 	}
 }
@@ -331,8 +355,12 @@ var utf8Texts = []struct {
 }{
 	{"ascii", " ", "it is a truth universally acknowledged that a single man in possession of a good fortune must be in want of a wife"},
 	{"french", " ", "dès l'aube à l'heure où blanchit la campagne je partirai vois-tu je sais que tu m'attends j'irai par la forêt je ne puis demeurer loin de toi plus longtemps les yeux fixés sur mes pensées"},
+	{"french, typeset", " ", "dès l’aube à l’heure où blanchit la campagne je partirai vois-tu je sais que tu m’attends j’irai par la forêt « je ne puis » demeurer — loin de toi plus longtemps les yeux fixés sur mes pensées…"},
+	{"german", " ", "alle Menschen sind frei und gleich an Würde und Rechten geboren sie sind mit Vernunft und Gewissen begabt und sollen einander im Geist der Brüderlichkeit begegnen"},
+	{"greek", " ", "όλοι οι άνθρωποι γεννιούνται ελεύθεροι και ίσοι στην αξιοπρέπεια και τα δικαιώματα"},
 	{"russian", " ", "все счастливые семьи похожи друг на друга каждая несчастливая семья несчастлива по-своему"},
 	{"chinese", "", "道 可 道 , 非 常 道 。 名 可 名 , 非 常 名 。 無 名 天 地 之 始 ; 有 名 萬 物 之 母 。"},
+	{"korean", " ", "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다"},
 	{"emoji", "", "😀 😃 😄 😁 😆 😅 🤣 😂 🙂 🙃 😉 😊 😇 🥰 😍"},
 	{"mixed", "", "a b c d e ä ö ü é è ß 世 界 。 😀"},
 	{"json", ",", `"id":48151623 "user":"søren" "user":"carol" "user":"walter" "created_at":"2024-05-01T10:00:00Z" "lang":"en" "text":"Hello_there,_a_message_with_😀" "text":"and_one_in_plain_ASCII" "tags":["news","sports","weather"] "retweets":12 "favorites":155 "url":"https://example.com/a/b/c?d=e&f=g"`},
