@@ -80,50 +80,25 @@ func (s utf8State) complete() bool { return s.offset == utf8Start }
 // next checks the next piece of the text. It reports false if b has a byte that
 // cannot follow what came before; all further calls on the new state do so too.
 //
-// Blocks of 32 and 64 bytes of ASCII are skipped by words: all there is to check
-// is that no character is open in front of them. Blocks with no characters of
-// more than two bytes, as texts from Latin to Arabic are made of, are checked by
-// words too. Other blocks go through the table as a whole, ASCII and all: to look
-// for shorter stretches of ASCII costs more in mispredicted branches than it saves.
+// Blocks of 64 bytes are checked by words, see utf8Blocks. What is in front of the
+// first character that begins, and behind the last block, goes through the table,
+// unless it is ASCII.
 func (s utf8State) next(b []byte) (utf8State, bool) {
 	le := binary.LittleEndian
 	const high = utf8High
 	u := uint64(s.offset)
-	wide := 0 // for how many more blocks the words are not tried, since they failed
-
-	for len(b) >= 64 {
-		p := (*[64]byte)(b)
-		b = b[64:]
-		w0 := le.Uint64(p[0:8]) | le.Uint64(p[8:16]) | le.Uint64(p[16:24]) | le.Uint64(p[24:32])
-		w1 := le.Uint64(p[32:40]) | le.Uint64(p[40:48]) | le.Uint64(p[48:56]) | le.Uint64(p[56:64])
-		if (w0|w1)&high == 0 {
-			if u&utf8Mask != utf8Start {
-				return utf8State{utf8Bad}, false
-			}
-			continue
+	for len(b) >= 64 && u&utf8Mask != utf8Start {
+		if u = utf8Table[b[0]] >> (u & utf8Mask); u&utf8Mask == utf8Bad {
+			return utf8State{utf8Bad}, false
 		}
-		if wide == 0 {
-			if v, ok := utf8Narrow(u, p, w0&high == 0, w1&high == 0); ok {
-				u = v
-				continue
-			}
-			wide = 16
+		b = b[1:]
+	}
+	if blocks := b[:len(b)&^63]; len(blocks) > 0 {
+		if !utf8Blocks(blocks) {
+			return utf8State{utf8Bad}, false
 		}
-		wide--
-		switch {
-		case w0&high == 0:
-			if u&utf8Mask != utf8Start {
-				return utf8State{utf8Bad}, false
-			}
-			u = utf8Step32(u, (*[32]byte)(p[32:]))
-		case w1&high == 0:
-			u = utf8Step32(u, (*[32]byte)(p[:32]))
-			if u&utf8Mask != utf8Start {
-				return utf8State{utf8Bad}, false
-			}
-		default:
-			u = utf8Step64(u, p)
-		}
+		u = utf8Behind(blocks)
+		b = b[len(blocks):]
 	}
 
 	if len(b) >= 32 {
@@ -157,21 +132,152 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 	return utf8State{uint8(u)}, u != utf8Bad
 }
 
+// utf8Blocks checks a text whose length is a multiple of 64. Its last character
+// may be cut.
+//
+// ASCII is skipped. Blocks with no characters of more than two bytes, as texts from
+// Latin to Arabic are made of, go through utf8Narrow, others through utf8Planes, or
+// through the table when one half is ASCII. Where utf8Narrow has failed, it is not
+// tried again before 1 KiB has gone through utf8Planes.
+func utf8Blocks(b []byte) bool {
+	le := binary.LittleEndian
+	var open utf8Open
+	for len(b) >= 64 {
+		p, blocks := (*[64]byte)(b), b
+		b = b[64:]
+		w0 := le.Uint64(p[0:8]) | le.Uint64(p[8:16]) | le.Uint64(p[16:24]) | le.Uint64(p[24:32])
+		w1 := le.Uint64(p[32:40]) | le.Uint64(p[40:48]) | le.Uint64(p[48:56]) | le.Uint64(p[56:64])
+		ascii0, ascii1 := w0&utf8High == 0, w1&utf8High == 0
+		if ascii0 && ascii1 {
+			if open.one>>63 != 0 {
+				return false
+			}
+			continue
+		}
+		if open.two>>63 == 0 {
+			if one, ok := utf8Narrow(p, open.one>>63<<7, ascii0, ascii1); ok {
+				open.one = one << 56
+				continue
+			}
+		}
+		if open.one>>63 == 0 {
+			if ascii0 && utf8Step32(utf8Start, (*[32]byte)(p[32:]))&utf8Mask == utf8Start ||
+				ascii1 && utf8Step32(utf8Start, (*[32]byte)(p[:32]))&utf8Mask == utf8Start {
+				continue
+			}
+		}
+		n, ok := utf8Planes(blocks[:min(len(blocks), 1024)], &open)
+		if !ok {
+			return false
+		}
+		b = blocks[n:]
+	}
+	return true
+}
+
+// utf8Open tells which bytes of a block wait for others, as planes, of which the
+// highest bit is that of the block's last byte.
+type utf8Open struct {
+	one, two, three uint64 // more bytes, at least
+	e0, ed, f0, f4  uint64 // a second byte that is not just any
+}
+
+// utf8Planes checks blocks behind one that has left open, up to one of which a half
+// is ASCII, and returns how many bytes they have. The 64 bytes of a block are turned
+// into eight planes: x7 has the first bits of all bytes, x0 the last ones. In few
+// steps on planes, characters of all lengths are checked at once, where the table
+// needs a step for each byte.
+func utf8Planes(b []byte, open *utf8Open) (n int, ok bool) {
+	le := binary.LittleEndian
+	one, two, three := open.one, open.two, open.three
+	e0, ed, f0, f4 := open.e0, open.ed, open.f0, open.f4
+	for wide := true; wide && len(b)-n >= 64; n += 64 {
+		p := (*[64]byte)(b[n:])
+		x0, x1, x2, x3 := le.Uint64(p[0:8]), le.Uint64(p[8:16]), le.Uint64(p[16:24]), le.Uint64(p[24:32])
+		x4, x5, x6, x7 := le.Uint64(p[32:40]), le.Uint64(p[40:48]), le.Uint64(p[48:56]), le.Uint64(p[56:64])
+
+		// Squares of eight by eight bits are transposed, by quarters, sixteenths and bits.
+		// Bit 8*i+j of each plane is then that of byte i of word j.
+		x0, x4 = utf8Swap(x0, x4, 4, 0x0F0F0F0F0F0F0F0F)
+		x1, x5 = utf8Swap(x1, x5, 4, 0x0F0F0F0F0F0F0F0F)
+		x2, x6 = utf8Swap(x2, x6, 4, 0x0F0F0F0F0F0F0F0F)
+		x3, x7 = utf8Swap(x3, x7, 4, 0x0F0F0F0F0F0F0F0F)
+		x0, x2 = utf8Swap(x0, x2, 2, 0x3333333333333333)
+		x1, x3 = utf8Swap(x1, x3, 2, 0x3333333333333333)
+		x4, x6 = utf8Swap(x4, x6, 2, 0x3333333333333333)
+		x5, x7 = utf8Swap(x5, x7, 2, 0x3333333333333333)
+		x0, x1 = utf8Swap(x0, x1, 1, 0x5555555555555555)
+		x2, x3 = utf8Swap(x2, x3, 1, 0x5555555555555555)
+		x4, x5 = utf8Swap(x4, x5, 1, 0x5555555555555555)
+		x6, x7 = utf8Swap(x6, x7, 1, 0x5555555555555555)
+
+		lead := x7 & x6     // 11xxxxxx
+		lead3 := lead & x5  // 111xxxxx
+		lead4 := lead3 & x4 // 1111xxxx
+		tail := x7 &^ x6    // 10xxxxxx
+		carry1, carry2, carry3 := one>>63, two>>63, three>>63
+		three = lead4
+		two = lead3 | utf8After(three) | carry3
+		one = lead | utf8After(two) | carry2
+		bad := utf8After(one) | carry1
+		bad ^= tail
+
+		low3 := x3 | x2 | x1
+		bad |= lead &^ (x5 | x4 | low3)  // C0, C1: overlong
+		bad |= lead4 & (x3 | x2&(x1|x0)) // F5 to FF: above U+10FFFF
+
+		carryE0, carryED, carryF0, carryF4 := e0>>63, ed>>63, f0>>63, f4>>63
+		e0 = lead3 &^ (x4 | low3 | x0)
+		ed = lead3 & x3 & x2 & x0 &^ (x4 | x1)
+		f0 = lead4 &^ (low3 | x0)
+		f4 = lead4 & x2 &^ (x1 | x0)
+		if e0|ed|f0|f4|carryE0|carryED|carryF0|carryF4 != 0 {
+			bad |= (utf8After(e0) | carryE0) &^ x5        // 80 to 9F: overlong
+			bad |= (utf8After(ed) | carryED) & x5         // A0 to BF: surrogates
+			bad |= (utf8After(f0) | carryF0) &^ (x5 | x4) // 80 to 8F: overlong
+			bad |= (utf8After(f4) | carryF4) & (x5 | x4)  // 90 to BF: above U+10FFFF
+		}
+		if bad != 0 {
+			return n, false
+		}
+		wide = x7&0x0F0F0F0F0F0F0F0F != 0 && x7&0xF0F0F0F0F0F0F0F0 != 0
+	}
+	*open = utf8Open{one, two, three, e0, ed, f0, f4}
+	return n, true
+}
+
+// utf8Swap swaps the upper bits of a with the lower ones of b, for each k bits
+// that are set in m.
+func utf8Swap(a, b uint64, k uint, m uint64) (uint64, uint64) {
+	t := (a>>k ^ b) & m
+	return a ^ t<<k, b ^ t
+}
+
+// utf8After returns the plane of the bytes behind those of x, without the first one.
+func utf8After(x uint64) uint64 { return x<<8 | x>>55&0xFE }
+
+// utf8Behind returns the state behind a valid text of three bytes at least, which
+// begins and may end in the middle of a character.
+func utf8Behind(b []byte) uint64 {
+	b = b[len(b)-3:]
+	for len(b) > 0 && b[0] < 0xC0 {
+		b = b[1:]
+	}
+	u := uint64(utf8Start)
+	for _, c := range b {
+		u = utf8Table[c] >> (u & utf8Mask)
+	}
+	return u
+}
+
 // utf8Narrow checks a block of which it is known whether its halves are ASCII. It
 // reports false if there is anything in it but ASCII and whole characters of two
 // bytes, of which the first and the last may be cut by the ends of the block.
-func utf8Narrow(u uint64, p *[64]byte, ascii0, ascii1 bool) (uint64, bool) {
+//
+// The high bit of the low byte of open says that the next byte continues a character.
+func utf8Narrow(p *[64]byte, open uint64, ascii0, ascii1 bool) (uint64, bool) {
 	le := binary.LittleEndian
-	// The high bit of the low byte of open says that the next byte continues a
-	// character. The high bits of bad are those of bytes that may not be there.
-	var open, bad uint64
-	switch u & utf8Mask {
-	case utf8Start:
-	case utf8One:
-		open = 0x80
-	default:
-		return u, false
-	}
+	var bad uint64 // has the high bits of bytes that may not be there
 	if ascii0 {
 		bad, open = open, 0
 	} else {
@@ -188,13 +294,7 @@ func utf8Narrow(u uint64, p *[64]byte, ascii0, ascii1 bool) (uint64, bool) {
 		open, bad = utf8Narrow8(le.Uint64(p[48:56]), open, bad)
 		open, bad = utf8Narrow8(le.Uint64(p[56:64]), open, bad)
 	}
-	switch {
-	case bad&utf8High != 0:
-		return u, false
-	case open&0x80 != 0:
-		return utf8One, true
-	}
-	return utf8Start, true
+	return open, bad&utf8High == 0
 }
 
 // utf8Narrow8 looks at the high bits of the bytes of x only, to which others are
@@ -219,15 +319,6 @@ func utf8Step4(u uint64, p *[4]byte) uint64 {
 }
 
 func utf8Step32(u uint64, p *[32]byte) uint64 {
-	for i := 0; i < len(p); i += 8 {
-		q := (*[8]byte)(p[i : i+8])
-		u = utf8Step4(u, (*[4]byte)(q[0:4]))
-		u = utf8Step4(u, (*[4]byte)(q[4:8]))
-	}
-	return u
-}
-
-func utf8Step64(u uint64, p *[64]byte) uint64 {
 	for i := 0; i < len(p); i += 8 {
 		q := (*[8]byte)(p[i : i+8])
 		u = utf8Step4(u, (*[4]byte)(q[0:4]))

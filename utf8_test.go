@@ -160,6 +160,26 @@ func TestUTF8FourBytes(t *testing.T) {
 	}
 }
 
+// The same inside blocks of other characters, and across the end of one.
+func TestUTF8FourBytesInBlocks(t *testing.T) {
+	for _, at := range []int{30, 60, 61, 62, 63, 64} {
+		before := strings.Repeat("世", at/3) + strings.Repeat("a", at%3)
+		after := strings.Repeat("世", 50)
+		for lead := range 0x100 {
+			for _, b1 := range utf8Trails {
+				for _, b2 := range []byte{'a', 0x80, 0xBF} {
+					for _, b3 := range []byte{'a', 0x80, 0xBF} {
+						b := []byte(before + string([]byte{byte(lead), b1, b2, b3}) + after)
+						if want, got := utf8.Valid(b), checkUTF8(b); want != got {
+							require.Fail(t, "disagrees with utf8.Valid", "% x at %d: got %v, want %v", b[at:at+4], at, got, want)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // A prefix must be accepted if and only if something makes it a valid text, which
 // is tried out: no more than three bytes can be missing.
 func TestUTF8AcceptsWhatCanBeCompleted(t *testing.T) {
