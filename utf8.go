@@ -80,9 +80,9 @@ func (s utf8State) complete() bool { return s.offset == utf8Start }
 // next checks the next piece of the text. It reports false if b has a byte that
 // cannot follow what came before; all further calls on the new state do so too.
 //
-// Blocks of 64 bytes are checked by words, see utf8Blocks. What is in front of the
-// first character that begins, and behind the last block, goes through the table,
-// unless it is ASCII.
+// Blocks of 64 bytes are checked by words: those of ASCII at the beginning here, the
+// rest by utf8Blocks. What is in front of the first character that begins, and behind
+// the last block, goes through the table, unless it is ASCII.
 func (s utf8State) next(b []byte) (utf8State, bool) {
 	le := binary.LittleEndian
 	const high = utf8High
@@ -93,7 +93,15 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 		}
 		b = b[1:]
 	}
-	if blocks := b[:len(b)&^63]; len(blocks) > 0 {
+	for len(b) >= 64 {
+		p := (*[64]byte)(b)
+		w := le.Uint64(p[0:8]) | le.Uint64(p[8:16]) | le.Uint64(p[16:24]) | le.Uint64(p[24:32]) |
+			le.Uint64(p[32:40]) | le.Uint64(p[40:48]) | le.Uint64(p[48:56]) | le.Uint64(p[56:64])
+		if w&high == 0 {
+			b = b[64:]
+			continue
+		}
+		blocks := b[:len(b)&^63]
 		if !utf8Blocks(blocks) {
 			return utf8State{utf8Bad}, false
 		}
