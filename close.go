@@ -186,6 +186,12 @@ func checkClose(code StatusCode, reason string) error {
 
 func (c *Conn) shutdown(ctx context.Context, code StatusCode, reason string) error {
 	if err := c.announceClose(ctx, code, reason); err != nil {
+		if c.in.ending.get() != nil { // A Read is about to end the connection.
+			select {
+			case <-c.over():
+			case <-ctx.Done():
+			}
+		}
 		return closed(err)
 	}
 	return c.awaitClose(ctx)

@@ -186,6 +186,21 @@ func TestShutdown(t *testing.T) {
 			require.NoError(t, <-done)
 		})
 	})
+	t.Run("while the connection fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			read := make(chan error, 1)
+			go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+			send(t, peer, frame(true, OpText, "unmasked", false))
+			synctest.Wait()
+			start := time.Now()
+			require.Equal(t, error(errNotMasked), c.Shutdown(t.Context(), 1000, ""))
+			require.Equal(t, lingerTimeout, time.Since(start), "the peer has time to read why")
+			require.Equal(t, error(errNotMasked), <-read)
+			expect(t, peer, closeFrame(StatusProtocolError, errNotMasked.Reason, false))
+			expectEOF(t, peer)
+		})
+	})
 	t.Run("both at once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, s := connect(t, config{}, config{})
