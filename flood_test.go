@@ -336,7 +336,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 					require.NoError(t, err)
 				}
 			}
-			elapse(start.Add(srv.ReadHeaderTimeout).Sub(time.Now()))
+			elapse(time.Until(start.Add(srv.ReadHeaderTimeout)))
 			synctest.Wait()
 			for _, nc := range half {
 				_, err := nc.Write([]byte("x"))
