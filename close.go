@@ -295,13 +295,17 @@ func (c *Conn) drop(err error) error {
 	}
 	c.in.watch.retire(c)
 	c.out.watch.retire(c)
+	cut, cutErr := false, error(nil)
 	if inner, ok := c.nc.(interface{ NetConn() net.Conn }); ok && c.out.full.Load() {
 		// TLS would try to say goodbye, for seconds, to a peer that does not read.
 		if nc := inner.NetConn(); nc != nil {
-			_ = nc.Close()
+			cut, cutErr = true, nc.Close()
 		}
 	}
-	return c.nc.Close()
+	if err := c.nc.Close(); !cut {
+		return err
+	}
+	return cutErr
 }
 
 // endReading makes err the error of reading, unless that has an error or is about to end with

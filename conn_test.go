@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -111,6 +112,35 @@ func TestContextEndsRead(t *testing.T) {
 		assert.Equal(t, Text, typ)
 		assert.Equal(t, "keepHello", string(got))
 	})
+}
+
+// A Pong that the network did not take at first goes out when it can, be there a keepalive or not.
+func TestPongAfterAFullNetwork(t *testing.T) {
+	for _, keepAlive := range []time.Duration{-1, 0} {
+		for _, size := range []int{98, 200} { // all that the network takes, and more
+			synctest.Test(t, func(t *testing.T) {
+				nc, peer := newPipeSize(100, pipeSize)
+				defer peer.Close()
+				c := newConn(nc, nil, config{keepAlive: keepAlive})
+				defer c.Close()
+				payload := strings.Repeat("x", size)
+				message := frame(true, OpBinary, payload, false)
+				read, written := make(chan error, 1), make(chan error, 1)
+				go func() { written <- c.Write(t.Context(), Binary, []byte(payload)) }()
+				go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+				synctest.Wait()
+				send(t, peer, frame(true, OpPing, "p", true))
+				elapse(50 * time.Millisecond)
+				expect(t, peer, message[:len(message)-100])
+				require.NoError(t, <-written)
+				elapse(5 * time.Second)
+				expect(t, peer, message[len(message)-100:])
+				require.NoError(t, peer.SetReadDeadline(time.Now().Add(time.Second)))
+				expect(t, peer, frame(true, OpPong, "p", false))
+				require.Empty(t, read)
+			})
+		}
+	}
 }
 
 // A context that ended between two calls of one loop must not reach into calls with another.
@@ -300,29 +330,34 @@ func TestKeepAlive(t *testing.T) {
 		}
 	})
 	t.Run("a peer that answers is alive", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, peer := serve(t, config{keepAlive: time.Minute})
-			done := make(chan struct{})
-			go func() { // answers each Ping at the last moment
-				defer close(done)
-				ping := make([]byte, len(emptyPing))
-				for {
-					if _, err := io.ReadFull(peer, ping); err != nil {
-						return
+		for _, client := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer := serve(t, config{client: client, keepAlive: time.Minute})
+				pings := 0
+				done := make(chan struct{})
+				go func() { // answers each Ping at the last moment
+					defer close(done)
+					ping := frame(true, OpPing, "", client)
+					for {
+						if _, err := io.ReadFull(peer, ping); err != nil {
+							return
+						}
+						pings++
+						elapse(time.Minute - time.Nanosecond)
+						if _, err := peer.Write(frame(true, OpPong, "", !client)); err != nil {
+							return
+						}
 					}
-					elapse(time.Minute - time.Nanosecond)
-					if _, err := peer.Write(frame(true, OpPong, "", true)); err != nil {
-						return
-					}
-				}
-			}()
-			ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
-			defer cancel()
-			_, _, err := c.Read(ctx, nil)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			c.Close()
-			<-done
-		})
+				}()
+				ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+				defer cancel()
+				_, _, err := c.Read(ctx, nil)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				c.Close()
+				<-done
+				require.Greater(t, pings, 24*60/3)
+			})
+		}
 	})
 	t.Run("a peer that talks is not asked", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -382,39 +417,96 @@ func TestKeepAlive(t *testing.T) {
 		})
 	})
 	t.Run("a peer that slowly takes a message is alive", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, peer := serve(t, config{keepAlive: time.Minute})
-			const size = 16 << 20
-			written := make(chan error, 1)
-			go func() { written <- c.Write(t.Context(), Binary, make([]byte, size)) }()
-			read := make(chan error, 1)
-			go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
-			start := time.Now()
-			b := make([]byte, 300<<10)
-			for got := 0; got < size+10; {
-				elapse(25 * time.Second)
-				n, err := io.ReadFull(peer, b[:min(len(b), size+10-got)])
-				require.NoError(t, err)
-				got += n
+		const size = 16 << 20
+		for name, x := range map[string]struct {
+			dress func(testing.TB, net.Conn, net.Conn) (server, client net.Conn)
+			chunk int // that the peer takes every 25 seconds
+		}{
+			"plain": {func(_ testing.TB, a, b net.Conn) (net.Conn, net.Conn) { return a, b }, writeSize},
+			"TLS":   {tlsOver, 16 << 10},
+		} {
+			certificates() // outside of the bubble
+			for _, client := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, client %t", name, client), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						a, b := newPipe()
+						nc, peer := x.dress(t, a, b)
+						c := newConn(nc, nil, config{client: client, keepAlive: time.Minute})
+						written := make(chan error, 1)
+						go func() { written <- c.Write(t.Context(), Binary, make([]byte, size)) }()
+						read := make(chan error, 1)
+						go func() { _, _, err := c.Read(t.Context(), nil); read <- err }()
+						start := time.Now()
+						for len(written) == 0 {
+							elapse(25 * time.Second)
+							_, err := io.ReadFull(peer, make([]byte, x.chunk))
+							require.NoError(t, err, "after %v", time.Since(start))
+							synctest.Wait()
+						}
+						require.NoError(t, <-written)
+						require.Empty(t, read)
+						require.Greater(t, time.Since(start), 20*time.Minute)
+						c.Close()
+						<-read
+						peer.Close()
+					})
+				})
 			}
-			require.Greater(t, time.Since(start), 20*time.Minute)
-			require.NoError(t, <-written)
-			require.Empty(t, read)
-			c.Close()
-			<-read
-		})
+		}
 	})
 	t.Run("a dead peer is noticed although a Write is stuck", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			c, _ := serve(t, config{keepAlive: time.Minute})
-			written := make(chan error, 1)
-			go func() { written <- c.Write(t.Context(), Binary, make([]byte, 16<<20)) }()
-			start := time.Now()
-			_, _, err := c.Read(t.Context(), nil)
-			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-			require.ErrorIs(t, <-written, os.ErrDeadlineExceeded)
-			assert.LessOrEqual(t, time.Since(start), 2*time.Minute)
-		})
+		for _, client := range []bool{false, true} {
+			for dies := range 8 { // at some point between two ticks
+				synctest.Test(t, func(t *testing.T) {
+					c, peer := serve(t, config{client: client, keepAlive: time.Minute})
+					written := make(chan error, 1)
+					go func() { written <- c.Write(t.Context(), Binary, make([]byte, 16<<20)) }()
+					go func() {
+						for range dies {
+							elapse(9 * time.Second)
+							_, _ = io.ReadFull(peer, make([]byte, 1000))
+						}
+					}()
+					start := time.Now()
+					_, _, err := c.Read(t.Context(), nil)
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					require.ErrorIs(t, <-written, os.ErrDeadlineExceeded)
+					last := time.Duration(dies) * 9 * time.Second
+					assert.LessOrEqual(t, time.Since(start)-last, 2*time.Minute)
+				})
+			}
+		}
+	})
+	t.Run("a dead peer is noticed whenever it dies", func(t *testing.T) {
+		for _, client := range []bool{false, true} {
+			for dies := time.Duration(0); dies <= 2*time.Minute; dies += 7 * time.Second {
+				synctest.Test(t, func(t *testing.T) {
+					c, peer := serve(t, config{client: client, keepAlive: time.Minute})
+					go func() {
+						elapse(dies)
+						send(t, peer, frame(true, OpText, "last words", !client))
+					}()
+					start := time.Now()
+					ping := make(chan struct{})
+					go func() { // it answers as long as it is there
+						defer close(ping)
+						b := make([]byte, 100)
+						for time.Since(start) < dies {
+							_ = peer.SetReadDeadline(start.Add(dies))
+							if _, err := peer.Read(b); err == nil {
+								send(t, peer, frame(true, OpPong, "", !client))
+							}
+						}
+					}()
+					_, _, err := c.Read(t.Context(), nil)
+					require.NoError(t, err)
+					_, _, err = c.Read(t.Context(), nil)
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+					assert.LessOrEqual(t, time.Since(start)-dies, 2*time.Minute)
+					<-ping
+				})
+			}
+		}
 	})
 }
 

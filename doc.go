@@ -54,7 +54,9 @@
 // A pending Read also notices a dead peer: at the latest when KeepAlive (of [AcceptOptions]
 // and [DialOptions], 30 seconds unless set) has passed in silence it sends a Ping, and at the
 // latest when twice that has passed, it returns an error. A peer that sends anything at all,
-// or that is still taking a message of ours, is alive.
+// or that is still taking a message of ours, is alive. What the network has taken already
+// cannot be followed: a peer needs to get through that, and to the Ping behind it, within one
+// interval, or say something meanwhile.
 //
 // # Closing
 //

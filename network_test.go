@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,17 +35,28 @@ func tcpPair(t testing.TB) (net.Conn, net.Conn) {
 
 // tlsPair returns both ends of a TLS connection.
 func tlsPair(t testing.TB) (net.Conn, net.Conn) {
-	srv := httptest.NewTLSServer(nil)
-	defer srv.Close()
 	a, b := tcpPair(t)
-	client := tls.Client(a, &tls.Config{InsecureSkipVerify: true})
-	server := tls.Server(b, &tls.Config{Certificates: srv.TLS.Certificates})
-	done := make(chan error, 1)
-	go func() { done <- server.Handshake() }()
-	require.NoError(t, client.Handshake())
-	require.NoError(t, <-done)
+	server, client := tlsOver(t, b, a)
 	return client, server
 }
+
+// tlsOver turns the ends of a connection into those of one of TLS.
+func tlsOver(t testing.TB, a, b net.Conn) (server, client net.Conn) {
+	s := tls.Server(a, &tls.Config{Certificates: certificates()})
+	c := tls.Client(b, &tls.Config{InsecureSkipVerify: true})
+	done := make(chan error, 1)
+	go func() { done <- s.Handshake() }()
+	require.NoError(t, c.Handshake())
+	require.NoError(t, <-done)
+	return s, c
+}
+
+// certificates returns those of httptest. In a bubble of synctest, they have to be there.
+var certificates = sync.OnceValue(func() []tls.Certificate {
+	srv := httptest.NewTLSServer(nil)
+	defer srv.Close()
+	return srv.TLS.Certificates
+})
 
 var networks = map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "TLS": tlsPair}
 

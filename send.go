@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// writeSize bounds what is handed to a network connection at once that is no socket.
-	writeSize = 256 << 10
+	// writeSize bounds what is handed at once to a network connection that is no socket.
+	writeSize = joinedSize + maxHeaderSize
 	// recordSize is what TLS takes for one record (RFC 8446 section 5.1).
 	recordSize = 16 << 10
 )

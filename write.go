@@ -8,8 +8,12 @@ import (
 	"net"
 )
 
-// streamBufferSize is the payload of a streamed message's frames.
-const streamBufferSize = 16 << 10
+const (
+	// streamBufferSize is the payload of a streamed message's frames.
+	streamBufferSize = 16 << 10
+	// streamPieceSize bounds that of frames for larger pieces.
+	streamPieceSize = 256 << 10
+)
 
 var (
 	errWriteCut         = fmt.Errorf("websocket: closed, since the context of a write ended inside a frame: %w", net.ErrClosed)
@@ -148,7 +152,7 @@ func (w *messageWriter) Write(p []byte) (n int, err error) {
 		b := w.buf.b
 		m := 0
 		if len(b) == 0 && len(p) >= streamBufferSize {
-			m = min(len(p), writeSize)
+			m = min(len(p), streamPieceSize)
 			if err := w.flush(p[:m], false); err != nil {
 				return n, err
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -379,6 +380,134 @@ func TestStuckPeerDoesNotStopReading(t *testing.T) {
 			})
 			require.Empty(t, rest)
 			require.Equal(t, "4999"+payload, last)
+		})
+	})
+}
+
+// window sets how many bytes can be written to end that it has not read.
+func window(end *pipeConn, size int) {
+	end.mu.Lock()
+	defer end.mu.Unlock()
+	end.size = size
+	end.peer.writing.wakeUp()
+}
+
+// A TLS connection that a Write has timed out on is lost. So nothing but a Write of the
+// caller may time out there, slow as the peer may be.
+func TestStuckPeerOverTLS(t *testing.T) {
+	certificates()
+	// stuck returns a Conn that owes 1000 Pongs to a peer whose window is closed, and what
+	// opens that.
+	stuck := func(t *testing.T, cfg config) (c *Conn, peer net.Conn, open func()) {
+		a, b := newPipe()
+		nc, peer := tlsOver(t, a, b)
+		c = newConn(nc, nil, cfg)
+		t.Cleanup(func() { c.Close(); b.Close() })
+		window(b, 0)
+		go func() {
+			for i := range 1000 {
+				_, _ = peer.Write(frame(true, OpPing, fmt.Sprint(i), true))
+			}
+			_, _ = peer.Write(frame(true, OpText, "read", true))
+		}()
+		start := time.Now()
+		_, got, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, "read", string(got))
+		require.Zero(t, time.Since(start), "reading does not wait for Pongs")
+		synctest.Wait() // one is being sent
+		return c, peer, func() { window(b, pipeSize) }
+	}
+	t.Run("goes on when the peer reads", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, open := stuck(t, config{})
+			ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, c.Write(ctx, Text, []byte("no effect")), context.DeadlineExceeded)
+			written := make(chan error, 2)
+			go func() {
+				written <- c.Write(t.Context(), Text, []byte("after"))
+				written <- c.Write(t.Context(), Text, []byte("end"))
+			}()
+			open()
+			var messages string
+			var pongs []string
+			readFrames(t, peer, func(h Header, p string) bool {
+				if h.Opcode == OpPong {
+					pongs = append(pongs, p)
+				} else {
+					messages += p + " "
+				}
+				return p == "end"
+			})
+			require.Equal(t, "999", pongs[len(pongs)-1])
+			require.LessOrEqual(t, len(pongs), 2, "one that was stuck, and the latest")
+			require.Equal(t, "after end ", messages)
+			require.NoError(t, <-written)
+			require.NoError(t, <-written)
+		})
+	})
+	t.Run("Close and Shutdown return in time", func(t *testing.T) {
+		for _, ctxEnds := range []time.Duration{0, time.Second} {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer, _ := stuck(t, config{})
+				send(t, peer, frame(true, OpPing, "and another", true))
+				start := time.Now()
+				if ctxEnds == 0 {
+					require.NoError(t, c.Close())
+				} else {
+					ctx, cancel := context.WithTimeout(t.Context(), ctxEnds)
+					defer cancel()
+					require.ErrorIs(t, c.Shutdown(ctx, 1000, ""), context.DeadlineExceeded)
+				}
+				require.Equal(t, ctxEnds, time.Since(start))
+				_, _, err := c.Read(t.Context(), nil)
+				require.ErrorIs(t, err, net.ErrClosed)
+			})
+		}
+	})
+	t.Run("the peer's Close is not missed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, _ := stuck(t, config{})
+			send(t, peer, closeFrame(4000, "away", true))
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.Equal(t, &CloseError{4000, "away"}, err)
+			require.Equal(t, closeTimeout, time.Since(start), "the answer cannot be sent")
+		})
+	})
+	t.Run("a dead peer is noticed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, _, _ := stuck(t, config{keepAlive: time.Minute})
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.ErrorContains(t, err, "silent")
+			require.LessOrEqual(t, time.Since(start), 2*time.Minute)
+		})
+	})
+	t.Run("the context of a Read is obeyed while a Ping of the keepalive is stuck", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := newPipe()
+			nc, peer := tlsOver(t, a, b)
+			defer b.Close()
+			c := newConn(nc, nil, config{keepAlive: time.Minute})
+			defer c.Close()
+			window(b, 0)
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 31*time.Second)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, 31*time.Second, time.Since(start))
+			window(b, pipeSize)
+			expect(t, peer, frame(true, OpPing, "", false))
+			require.NoError(t, c.Write(t.Context(), Text, []byte("goes on")))
+			expect(t, peer, frame(true, OpText, "goes on", false))
 		})
 	})
 }
