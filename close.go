@@ -150,8 +150,9 @@ const (
 // Shutdown closes the connection by the closing handshake (RFC 6455 section 7.1.2): it sends
 // a Close frame, discards the messages that still arrive, and drops TCP when the peer's
 // Close is there. A client first waits up to a second for the server to drop TCP (section
-// 7.1.1). When ctx ends, Shutdown drops TCP and returns the context's error, so a peer
-// that never answers is waited for as long as ctx allows.
+// 7.1.1). When ctx ends, Shutdown drops TCP and returns the context's error. So a peer that
+// goes on sending and never answers is waited for as long as ctx allows; one that falls
+// silent is taken for dead by the keepalive.
 //
 // code must be one that may be sent: 1000 to 1003, 1007 to 1014 or 3000 to 4999; reason must
 // be UTF-8 of at most 123 bytes. Otherwise Shutdown returns an error and does nothing.

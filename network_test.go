@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -146,6 +147,64 @@ func TestCutWriteOverTheNetwork(t *testing.T) {
 			require.ErrorIs(t, <-read, net.ErrClosed)
 			require.ErrorIs(t, c.Write(t.Context(), Binary, nil), net.ErrClosed)
 		})
+	}
+}
+
+// A peer that does not read, with a Write of ours stuck: reading goes on, all else ends in
+// time, and no more memory is held than the Write was given.
+func TestStuckPeerOverTheNetwork(t *testing.T) {
+	const prompt = time.Second // on a machine that does other things too; nothing waits so long
+	for name, pair := range networks {
+		for _, client := range []bool{false, true} {
+			for _, end := range []struct {
+				name string
+				call func(ctx context.Context, c *Conn) error
+				want error
+			}{
+				{"Close", func(_ context.Context, c *Conn) error { return c.Close() }, nil},
+				{"Shutdown", func(ctx context.Context, c *Conn) error { return c.Shutdown(ctx, 1000, "") }, context.DeadlineExceeded},
+			} {
+				t.Run(fmt.Sprintf("%s, client %t, %s", name, client, end.name), func(t *testing.T) {
+					peer, nc := pair(t)
+					c := newConn(nc, nil, config{client: client})
+					large := make([]byte, 64<<20) // more than the network holds
+					before := liveMemory()
+					written := make(chan error, 1)
+					go func() { written <- c.Write(context.Background(), Binary, large) }()
+					for c.out.sent.Load() == 0 {
+						runtime.Gosched()
+					}
+					go func() {
+						_ = pour(peer, frame(true, OpPing, "ping", !client), 10_000)
+						_, _ = peer.Write(frame(true, OpText, "read", !client))
+					}()
+					_, got, err := c.Read(t.Context(), nil)
+					require.NoError(t, err)
+					require.Equal(t, "read", string(got))
+					require.Empty(t, written)
+					require.Less(t, liveMemory()-before, 2<<20)
+
+					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+					defer cancel()
+					start := time.Now()
+					require.ErrorIs(t, c.Write(ctx, Text, nil), context.DeadlineExceeded)
+					require.ErrorIs(t, c.Ping(ctx), context.DeadlineExceeded)
+					_, _, err = c.Read(ctx, nil)
+					require.ErrorIs(t, err, context.DeadlineExceeded)
+					require.Less(t, time.Since(start), prompt)
+
+					ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
+					defer cancel()
+					start = time.Now()
+					require.ErrorIs(t, end.call(ctx, c), end.want)
+					require.ErrorIs(t, <-written, net.ErrClosed)
+					_, _, err = c.Read(t.Context(), nil)
+					require.ErrorIs(t, err, net.ErrClosed)
+					require.Less(t, time.Since(start), prompt)
+					runtime.KeepAlive(large)
+				})
+			}
+		}
 	}
 }
 
