@@ -31,7 +31,8 @@
 //
 // In two cases the connection is closed, since nobody could find the next boundary: a frame
 // that was cut while it was written, and a streamed message ([Conn.NextReader],
-// [Conn.NextWriter]) whose context ended inside it.
+// [Conn.NextWriter]) whose context ended inside it. Over TLS, a frame counts as cut once its
+// turn to be written has come.
 //
 // A context's end is turned into a deadline of the network connection. A loop that reads with
 // one context costs nothing more than its first call. A connection that has no deadlines, as a
