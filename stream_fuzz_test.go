@@ -319,12 +319,14 @@ func receiveInTurns(t testing.TB, cfg config, b []byte, w way) outcome {
 	_, _ = peer.Write(b[:len(b)/2])
 	var o outcome
 	ctx, cancel := context.WithCancel(t.Context())
+	cancelled := make(chan struct{})
 	go func() {
+		defer close(cancelled)
 		synctest.Wait() // the Read waits
 		cancel()
 	}()
 	err := ways[0].read(ctx, c, o.add)
-	cancel()
+	<-cancelled
 	_, _ = peer.Write(b[len(b)/2:])
 	_ = peer.CloseWrite()
 	if errors.Is(err, context.Canceled) {
