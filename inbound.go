@@ -303,7 +303,11 @@ func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
 // or directReadSize, is taken on a mere claim.
 func (in *inbound) grow(dst []byte) []byte {
 	arrived := max(in.size-in.remaining, directReadSize)
-	return slices.Grow(dst, int(min(in.remaining, arrived)))
+	n := len(dst) + int(min(in.remaining, arrived))
+	if n <= cap(dst) {
+		return dst
+	}
+	return append(offPage(n), dst...)
 }
 
 // readPayload reads some payload of the current message into p.

@@ -1,7 +1,6 @@
 package websocket
 
 import (
-	"bytes"
 	"context"
 	"sync"
 )
@@ -25,7 +24,7 @@ type preparedForm struct {
 
 // Prepare makes a Prepared of a copy of p. Text must be UTF-8.
 func Prepare(typ MessageType, p []byte) *Prepared {
-	return &Prepared{typ: typ, plain: preparedForm{payload: bytes.Clone(p)}}
+	return &Prepared{typ: typ, plain: preparedForm{payload: append(offPage(len(p)), p...)}}
 }
 
 // form returns what a connection with the deflater d, which may be nil, sends.
