@@ -5,21 +5,35 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/strictws/websocket"
 )
 
-// keepBuffer is the largest buffer, in bytes, that a session keeps from one message to the next: one large
-// message must not cost its memory for as long as the connection then idles.
-const keepBuffer = 64 << 10
+// buffers lends the memory for a message, for as long as it is worked on: a connection that waits holds none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// reuse returns buf emptied for the next message, or nil if it is not worth keeping.
-func reuse(buf []byte) []byte {
-	if cap(buf) > keepBuffer {
-		return nil
+// receive waits for a message and reads it into a buffer on loan, behind prefix. The caller gives the buffer back with
+// release.
+func receive(c *websocket.Conn, prefix string) (typ websocket.MessageType, msg []byte, loan *[]byte, err error) {
+	ctx := context.Background()
+	if err := c.Wait(ctx); err != nil {
+		return 0, nil, nil, err
 	}
-	return buf[:0]
+	loan = buffers.Get().(*[]byte)
+	typ, msg, err = c.Read(ctx, append((*loan)[:0], prefix...))
+	if err != nil {
+		buffers.Put(loan)
+		return 0, nil, nil, err
+	}
+	return typ, msg, loan, nil
+}
+
+// release gives the buffer of msg back.
+func release(loan *[]byte, msg []byte) {
+	*loan = msg
+	buffers.Put(loan)
 }
 
 // Greeting answers each text message with "Server: Hello. You said: " and the message, and each binary message with
@@ -32,9 +46,8 @@ func (s *Server) Greeting(w http.ResponseWriter, r *http.Request) {
 func greet(c *websocket.Conn, log *slog.Logger) error {
 	const hello = "Server: Hello. You said: "
 	remote := c.RemoteAddr().String()
-	var buf []byte
 	for {
-		typ, msg, err := c.Read(context.Background(), append(buf[:0], hello...))
+		typ, msg, loan, err := receive(c, hello)
 		if err != nil {
 			return err
 		}
@@ -43,30 +56,33 @@ func greet(c *websocket.Conn, log *slog.Logger) error {
 			answer = msg[len(hello):]
 		}
 		log.Info("Message received from Client", "remote", remote, "type", typ.String(), "bytes", len(msg)-len(hello))
-		if err := c.Write(context.Background(), typ, answer); err != nil {
+		sent := len(answer)
+		err = c.Write(context.Background(), typ, answer)
+		release(loan, msg)
+		if err != nil {
 			return err
 		}
-		log.Info("Message sent to Client", "remote", remote, "type", typ.String(), "bytes", len(answer))
-		buf = reuse(msg)
+		log.Info("Message sent to Client", "remote", remote, "type", typ.String(), "bytes", sent)
 	}
 }
 
-// Messages echoes with Read and Write: a message is held whole, in a buffer that the next one reuses.
+// Messages echoes with Wait, Read and Queue: a message is held whole, and the answers to many that arrive together go
+// out together.
 func (s *Server) Messages(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoMessages)
 }
 
 func echoMessages(c *websocket.Conn) error {
-	var buf []byte
 	for {
-		typ, msg, err := c.Read(context.Background(), buf)
+		typ, msg, loan, err := receive(c, "")
 		if err != nil {
 			return err
 		}
-		if err := c.Write(context.Background(), typ, msg); err != nil {
+		err = c.Queue(context.Background(), typ, msg)
+		release(loan, msg)
+		if err != nil {
 			return err
 		}
-		buf = reuse(msg)
 	}
 }
 
@@ -104,16 +120,16 @@ func (s *Server) Prepared(w http.ResponseWriter, r *http.Request) {
 }
 
 func echoPrepared(c *websocket.Conn) error {
-	var buf []byte
 	for {
-		typ, msg, err := c.Read(context.Background(), buf)
+		typ, msg, loan, err := receive(c, "")
 		if err != nil {
 			return err
 		}
-		if err := c.WritePrepared(context.Background(), websocket.Prepare(typ, msg)); err != nil {
+		err = c.WritePrepared(context.Background(), websocket.Prepare(typ, msg))
+		release(loan, msg)
+		if err != nil {
 			return err
 		}
-		buf = reuse(msg)
 	}
 }
 
@@ -141,14 +157,11 @@ func tick(c *websocket.Conn) error {
 	// Somebody must read, or nobody answers a Ping and nobody notices that the client left.
 	left := make(chan error, 1)
 	go func() {
-		var buf []byte
 		for {
-			_, msg, err := c.Read(context.Background(), buf)
-			if err != nil {
+			if _, _, err := c.NextReader(context.Background()); err != nil {
 				left <- err
 				return
 			}
-			buf = reuse(msg)
 		}
 	}()
 
