@@ -57,16 +57,59 @@ func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 	if err := c.takeMessage(ctx); err != nil {
 		return err
 	}
+	return c.writePrepared(ctx, m, m.form(c.out.deflate), false)
+}
+
+// writePrepared sends m in the form f. The caller gives up the message turn, at the end if
+// keep is set.
+func (c *Conn) writePrepared(ctx context.Context, m *Prepared, f *preparedForm, keep bool) error {
 	d := c.out.deflate
-	f := m.form(d)
 	h := Header{Fin: true, RSV1: f.compressed, Opcode: Opcode(m.typ)}
-	if !f.compressed || !d.takeover {
+	stateful := f.compressed && d.takeover
+	if !keep && !stateful {
 		return c.sendMessage(ctx, h, f.payload, false)
 	}
 	defer c.out.message.release()
 	err := c.sendMessage(ctx, h, f.payload, true)
-	if err == nil {
+	if stateful && err == nil {
 		d.adopt(m.plain.payload) // what follows may refer to it
 	}
 	return err
+}
+
+// TryWritePrepared is [Conn.WritePrepared] for those who cannot wait, such as a loop over many
+// connections that a slow one must not hold up. It reports whether the message is on its way:
+// false means that it is not and will not be, because another goroutine is in the middle of a
+// streamed or large message, or because the peer has not taken what it was sent before, of
+// which some 64 KiB gather. What the network does not take at once is sent by a
+// goroutine that lasts as long as that takes.
+//
+// The error is that of writing, which is over; one that the network has with this message
+// shows at a later call.
+func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
+	if err := m.typ.check(); err != nil {
+		return false, err
+	}
+	out := &c.out
+	if err := out.err.get(); err != nil || !out.message.try() {
+		return false, err
+	}
+	d := out.deflate
+	f := m.form(d)
+	h := Header{Fin: true, RSV1: f.compressed, Opcode: Opcode(m.typ)}
+	if out.box.add(h, f.payload, joinedSize) != 0 {
+		if f.compressed && d.takeover {
+			d.adopt(m.plain.payload)
+		}
+		out.message.release()
+		out.flushDue.Store(true)
+		c.trySendDue()
+		return true, nil
+	}
+	if len(f.payload) > joinedSize && out.box.latest() == 0 && out.err.get() == nil {
+		go func() { _ = c.writePrepared(context.Background(), m, f, true) }()
+		return true, nil
+	}
+	out.message.release()
+	return false, out.err.get()
 }

@@ -87,7 +87,7 @@ func strictwsBroadcast(c *websocket.Conn, all *room[*websocket.Conn]) {
 			return
 		}
 		prepared := websocket.Prepare(typ, msg)
-		all.each(func(c *websocket.Conn) { c.WritePrepared(context.Background(), prepared) })
+		all.each(func(c *websocket.Conn) { c.TryWritePrepared(prepared) })
 		buf = msg
 	}
 }
