@@ -45,10 +45,30 @@
 // a time, others wait for their turn. A message that is streamed by NextWriter holds up other
 // messages until it is closed, but not control frames.
 //
+// # Many messages, many connections
+//
+// A Write is one write of the network, which is most of what a small message costs. Those of
+// goroutines that collide go out together. [Conn.Queue] lets messages wait for company: in an
+// application that answers from the goroutine that reads, it takes the place of Write, and the
+// answers to messages that have arrived together go out together, at the latest before the
+// next Read waits. Other goroutines end what they queue with [Conn.Flush].
+//
+// A message to many connections is compressed once by [Prepare]. [Conn.TryWritePrepared] does
+// not wait for slow peers:
+//
+//	m := websocket.Prepare(websocket.Text, p)
+//	for c := range conns.All() { // a Conns
+//		if sent, err := c.TryWritePrepared(m); err == nil && !sent {
+//			slow(c) // goes without it, or is closed
+//		}
+//	}
+//
 // # Control frames and keepalive
 //
-// Nothing runs behind the caller's back: a connection has no goroutine and no timer. Whoever
-// reads answers Pings and the peer's Close. So an application must read, even if it expects
+// Nothing runs behind the caller's back: a connection has no goroutine and no timer. (But what
+// a reader has to send, and the network does not take at once, is left to a goroutine for as
+// long as that takes. Over TLS that is so for each Pong, and for what is queued, since what
+// has begun there cannot be given up.) Whoever reads answers Pings and the peer's Close. So an application must read, even if it expects
 // no messages, for instance in a goroutine that ends with the connection. [Conn.Ping] and
 // [Conn.Shutdown] do the reading themselves when nobody else does.
 //
@@ -137,4 +157,9 @@
 // each message is allocated:
 //
 //	typ, buf, err = c.Read(ctx, buf[:0])
+//
+// The slice is then held while nothing comes, and is as large as the largest message so far.
+// [Conn.Wait] makes it possible to take one from a pool when a message has come. A goroutine
+// that calls Wait, Read and Queue and little else needs a stack of 2 KiB, so that an idle
+// connection over TCP takes about 4.5 KB in all.
 package websocket

@@ -21,9 +21,9 @@ var (
 	errMessageEnded     = errors.New("websocket: write to a message that has ended")
 )
 
-// Write sends p as one message of one frame, compressed if that was agreed on. It returns when the network has taken it, which
-// says nothing about the peer. p is not changed and not kept. Text must be UTF-8: that is not
-// checked here, but peers do.
+// Write sends p as one message of one frame, compressed if that was agreed on and makes it
+// smaller. It returns when the network has taken it, which says nothing about the peer. p is
+// not changed and not kept. Text must be UTF-8: that is not checked here, but peers do.
 //
 // If ctx ends before the first byte went out, Write returns an error that matches that of ctx,
 // and nothing has happened. If it ends later, the connection is closed, since a frame cut
@@ -117,10 +117,10 @@ func (c *Conn) encode(op Opcode, p []byte) (h Header, payload []byte, loan *buff
 	return h, z, loan
 }
 
-// NextWriter begins a message that is written piece by piece. It goes out in frames, when 16 KiB
-// have gathered or at once for larger pieces. Close ends the message and must be called, since other messages
-// wait for it; control frames do not. The writer is for one goroutine, and is also an
-// [io.ReaderFrom].
+// NextWriter begins a message that is written piece by piece. It goes out in frames, when
+// 16 KiB have gathered or at once for larger pieces. Close ends the message and must be
+// called, since other messages wait for it; control frames do not. The writer is for one
+// goroutine, and is also an [io.ReaderFrom].
 //
 // ctx holds for the writer too. If it ends inside the message, the connection is closed.
 func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (io.WriteCloser, error) {
