@@ -57,11 +57,11 @@ type givenUp struct {
 type fate uint8
 
 const (
-	unknown   fate = iota // it is being written
-	absent                // it was dropped, with the connection
-	takenBack             // it is as if it had never been there
-	begun                 // some of it is out
-	out                   // all of it is
+	fateUnknown   fate = iota // it is being written
+	fateAbsent                // it was dropped, with the connection
+	fateTakenBack             // it is as if it had never been there
+	fateBegun                 // some of it is out
+	fateOut                   // all of it is
 )
 
 // add adds a frame with the payload p, whose length and mask h need not have. It returns its
@@ -198,7 +198,7 @@ func (o *outbox) takeBack(number uint64) (fate, *givenUp) {
 	if o.gone < number && o.leaving.index(number) >= 0 {
 		g := &givenUp{number: number, done: make(chan struct{})}
 		o.given = append(o.given, g)
-		return unknown, g
+		return fateUnknown, g
 	}
 	return o.remove(number), nil
 }
@@ -212,10 +212,10 @@ func (o *outbox) takeBackNow(number uint64) fate {
 
 func (o *outbox) remove(number uint64) fate {
 	if o.gone >= number {
-		return out
+		return fateOut
 	}
 	f := o.leaving.remove(number)
-	if f == absent {
+	if f == fateAbsent {
 		f = o.gathered.remove(number)
 	}
 	return f
@@ -272,21 +272,21 @@ func (b *batch) index(number uint64) int {
 func (b *batch) remove(number uint64) fate {
 	i := b.index(number)
 	if i < 0 {
-		return absent
+		return fateAbsent
 	}
 	buf, start := b.buf, b.start
 	for _, f := range buf.frames[:i] {
 		start += f.size
 	}
 	if b.sent > start {
-		return begun
+		return fateBegun
 	}
 	buf.b = slices.Delete(buf.b, start, start+buf.frames[i].size)
 	buf.frames = slices.Delete(buf.frames, i, i+1)
 	if len(buf.frames) == 0 {
 		b.drop()
 	}
-	return takenBack
+	return fateTakenBack
 }
 
 func (b *batch) drop() {

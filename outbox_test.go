@@ -77,7 +77,7 @@ func TestOutbox(t *testing.T) {
 		var o outbox
 		a, b, c := add(&o, "a"), add(&o, "bb"), add(&o, "ccc")
 		f, given := o.takeBack(b)
-		require.Equal(t, takenBack, f)
+		require.Equal(t, fateTakenBack, f)
 		require.Nil(t, given)
 		require.Equal(t, wire("a", "ccc"), string(o.load()))
 
@@ -90,22 +90,22 @@ func TestOutbox(t *testing.T) {
 		o.interrupted()
 		<-givenA.done
 		<-givenC.done
-		require.Equal(t, begun, givenA.fate)
-		require.Equal(t, takenBack, givenC.fate)
+		require.Equal(t, fateBegun, givenA.fate)
+		require.Equal(t, fateTakenBack, givenC.fate)
 		require.Equal(t, "a", string(o.load()))
 		_, givenA = o.takeBack(a)
 		o.advance(1)
 		<-givenA.done
-		require.Equal(t, out, givenA.fate)
-		require.Equal(t, takenBack, o.takeBackNow(d))
-		require.Equal(t, out, o.takeBackNow(a))
+		require.Equal(t, fateOut, givenA.fate)
+		require.Equal(t, fateTakenBack, o.takeBackNow(d))
+		require.Equal(t, fateOut, o.takeBackNow(a))
 		require.Nil(t, o.load())
-		require.Equal(t, absent, o.takeBackNow(d))
+		require.Equal(t, fateAbsent, o.takeBackNow(d))
 
 		// The last one of a write.
 		e := add(&o, "e")
 		require.Equal(t, wire("e"), string(o.load()))
-		require.Equal(t, takenBack, o.takeBackNow(e))
+		require.Equal(t, fateTakenBack, o.takeBackNow(e))
 		require.Nil(t, o.load())
 	})
 	t.Run("discarded", func(t *testing.T) {
@@ -116,9 +116,9 @@ func TestOutbox(t *testing.T) {
 		_, given := o.takeBack(a)
 		o.discard()
 		<-given.done
-		require.Equal(t, absent, given.fate)
+		require.Equal(t, fateAbsent, given.fate)
 		o.advance(n)
-		require.Equal(t, absent, o.takeBackNow(b))
+		require.Equal(t, fateAbsent, o.takeBackNow(b))
 		require.Zero(t, add(&o, "c"))
 		require.Nil(t, o.load())
 	})

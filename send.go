@@ -207,11 +207,11 @@ func (c *Conn) giveUp(ctx context.Context, number uint64, err error) error {
 // fateError is the result of a call that would return err, but for what its frame's fate is.
 func (c *Conn) fateError(ctx context.Context, fate fate, err error) error {
 	switch fate {
-	case out:
+	case fateOut:
 		return nil
-	case begun:
+	case fateBegun:
 		c.drop(errWriteCut)
-	case absent:
+	case fateAbsent:
 		return overError(ctx, c.out.err.get())
 	}
 	return err

@@ -82,7 +82,7 @@ func TestCodecKnowsNoConnection(t *testing.T) {
 	for name, f := range files {
 		switch name {
 		case "conn.go", "turn.go", "watcher.go", "read.go", "inflated.go", "inbound.go", "receive.go", "keepalive.go",
-			"write.go", "send.go", "outbox.go", "conns.go",
+			"write.go", "send.go", "outbox.go",
 			"pool.go", "socket_unix.go", "handshake.go", "dial.go", "prepared.go", "netconn.go", "conns.go":
 			for ident := range f.Scope.Objects {
 				beyond[ident] = name
