@@ -28,18 +28,19 @@ type effort struct {
 	chain int // candidates to compare
 	nice  int // a match this long is not improved on
 	lazy  int // a match shorter than this waits for a better one at the next byte
+	known int // bytes inside a match, its last ones, that later matches may begin at
 }
 
 var efforts = [...]effort{
-	1: {chain: 1, nice: 16},
-	2: {chain: 2, nice: 24},
-	3: {chain: 4, nice: 32, lazy: 8},
-	4: {chain: 6, nice: 48, lazy: 12},
-	5: {chain: 10, nice: 64, lazy: 16},
-	6: {chain: 16, nice: 96, lazy: 24},
-	7: {chain: 32, nice: 128, lazy: 32},
-	8: {chain: 96, nice: 258, lazy: 96},
-	9: {chain: 512, nice: 258, lazy: 258},
+	1: {chain: 1, nice: 16, known: 2},
+	2: {chain: 2, nice: 24, known: 8},
+	3: {chain: 4, nice: 32, lazy: 8, known: maxMatch},
+	4: {chain: 6, nice: 48, lazy: 12, known: maxMatch},
+	5: {chain: 10, nice: 64, lazy: 16, known: maxMatch},
+	6: {chain: 16, nice: 96, lazy: 24, known: maxMatch},
+	7: {chain: 32, nice: 128, lazy: 32, known: maxMatch},
+	8: {chain: 96, nice: 258, lazy: 96, known: maxMatch},
+	9: {chain: 512, nice: 258, lazy: 258, known: maxMatch},
 }
 
 // history is text to compress, behind the text that matches may refer to.
@@ -207,7 +208,7 @@ func (e *encoder) compress(h *history, final bool) {
 		if l == 0 && length > 0 {
 			e.match(length, dist)
 			end := i - 1 + length
-			h.index(i+1, end)
+			h.index(max(i+1, end-eff.known), end)
 			i, misses = end, 0
 			waits, length = false, 0
 		} else {
@@ -218,7 +219,7 @@ func (e *encoder) compress(h *history, final bool) {
 			i++
 			if l >= max(eff.lazy, minMatch) {
 				e.match(l, d)
-				h.index(i, i-1+l)
+				h.index(max(i, i-1+l-eff.known), i-1+l)
 				i, misses = i-1+l, 0
 				waits, length = false, 0
 			} else if l == 0 {
@@ -239,7 +240,7 @@ func (e *encoder) compress(h *history, final bool) {
 	}
 	if length > 0 {
 		e.match(length, dist)
-		h.index(i, i-1+length)
+		h.index(max(i, i-1+length-eff.known), i-1+length)
 		i += length - 1
 	} else if waits {
 		e.literal(buf[i-1])
