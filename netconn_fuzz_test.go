@@ -43,15 +43,22 @@ type netConnScript struct {
 	sent     int
 	readable []int
 	payload  []byte
-	messages int
+	messages []message
+	empty    bool  // one of them is
 	end      error // that Read comes to behind it, nil if it goes on
 	finished bool  // the peer has closed its half of TCP
 
-	got     []byte   // by Read
-	written [][]byte // by Write, the messages
-	taken   []byte   // by the peer, from the wire
-	closed  bool     // by Close
-	cut     bool     // by a Write that timed out
+	got     []byte    // by Read
+	written []message // by Write
+	taken   []byte    // by the peer, from the wire
+	closed  bool      // by Close
+	cut     bool      // by a Write that timed out
+}
+
+// message is one that is sent in either direction.
+type message struct {
+	op      Opcode
+	payload []byte
 }
 
 func newNetConnScript(t *testing.T, mode byte) *netConnScript {
@@ -150,9 +157,10 @@ func (s *netConnScript) queueMessage(arg int) {
 	p := s.text(arg * arg / 16)
 	op := Opcode(s.typ)
 	if op == 0 {
-		op = OpText + Opcode(s.messages%2)
+		op = OpText + Opcode(len(s.messages)%2)
 	}
-	s.messages++
+	s.messages = append(s.messages, message{op, p})
+	s.empty = s.empty || len(p) == 0
 	if s.z != nil && arg%2 == 0 {
 		if z, ok := s.z.appendMessage(nil, p); ok {
 			b := frame(true, op, string(z), !s.cfg.client)
@@ -176,8 +184,16 @@ func (s *netConnScript) queueMessage(arg int) {
 func (s *netConnScript) queueClose(code StatusCode) {
 	s.queue(closeFrame(code, "", !s.cfg.client), 0)
 	if s.end == nil && !s.finished {
-		s.end = netReadError(&CloseError{Code: code})
+		s.end = endOfStream(&CloseError{Code: code})
 	}
+}
+
+// endOfStream is what a stream of bytes makes of the error of a connection.
+func endOfStream(err error) error {
+	if ce, ok := err.(*CloseError); ok && (ce.Code == 1000 || ce.Code == 1001 || ce.Code == 1005) {
+		return io.EOF
+	}
+	return err
 }
 
 func (s *netConnScript) queueOfWrongType() {
@@ -280,10 +296,30 @@ func (s *netConnScript) result(p []byte, err error) {
 	require.Empty(s.t, p)
 }
 
+// typeOfWrite is what a message that is written has to have, 0 if either is right: with empty
+// messages, one that has begun cannot be told.
+func (s *netConnScript) typeOfWrite() Opcode {
+	if s.typ != 0 {
+		return Opcode(s.typ)
+	}
+	if s.empty {
+		return 0
+	}
+	op, n := OpBinary, len(s.got)
+	for _, m := range s.messages {
+		if n <= 0 {
+			break
+		}
+		op, n = m.op, n-len(m.payload)
+	}
+	return op
+}
+
 // write writes a message, which the peer does not read meanwhile.
 func (s *netConnScript) write(n int) {
 	over := s.over()
 	p := bytes.Repeat([]byte{byte('a' + len(s.written)%26)}, n)
+	op := s.typeOfWrite()
 	wait := time.Duration(n%3-1) * time.Second
 	_ = s.n.SetWriteDeadline(time.Now().Add(wait))
 	start := time.Now()
@@ -292,7 +328,7 @@ func (s *netConnScript) write(n int) {
 		require.False(s.t, over)
 		require.Positive(s.t, wait)
 		require.Equal(s.t, n, m)
-		s.written = append(s.written, p)
+		s.written = append(s.written, message{op, p})
 		return
 	}
 	require.Zero(s.t, m)
@@ -318,7 +354,7 @@ func (s *netConnScript) ping() {
 	switch {
 	case over:
 	case !errors.Is(err, context.DeadlineExceeded):
-		s.judgeEnd(err)
+		s.judgeEnd(endOfStream(err))
 	case s.over():
 		s.cut = true
 	}
@@ -331,7 +367,7 @@ func (s *netConnScript) judgeEnd(err error) {
 		require.ErrorIs(s.t, err, net.ErrClosed)
 		return
 	case s.end != nil:
-		require.Equal(s.t, s.end, netReadError(err))
+		require.Equal(s.t, s.end, err)
 	default:
 		require.True(s.t, s.finished, "%v", err)
 		require.ErrorIs(s.t, err, io.ErrUnexpectedEOF)
@@ -429,7 +465,9 @@ func (s *netConnScript) judgeTaken() {
 				require.NoError(s.t, err)
 			}
 			require.NotEmpty(s.t, s.written, "a message that was not written: %.100q", payload)
-			require.Equal(s.t, string(s.written[0]), string(payload))
+			want := s.written[0]
+			require.Equal(s.t, string(want.payload), string(payload))
+			require.Contains(s.t, []Opcode{0, h.Opcode}, want.op)
 			s.written = s.written[1:]
 		}
 	}
