@@ -188,10 +188,10 @@ func parseDeflateTerms(params []extensionParam, response bool) (t deflateTerms, 
 				t.clientBits, valid = parseWindowBits(p.value)
 			}
 		default:
-			return t, fmt.Errorf("unknown parameter %q", p.name)
+			return t, fmt.Errorf("unknown parameter %s", clip(p.name))
 		}
 		if !valid {
-			return t, fmt.Errorf("invalid value %q of parameter %s", p.value, p.name)
+			return t, fmt.Errorf("invalid value %s of parameter %s", clip(p.value), p.name)
 		}
 	}
 	return t, nil
@@ -301,12 +301,12 @@ func checkDeflateResponse(lines []string, c *Compression) (*deflateParams, error
 	}
 	extensions, err := parseExtensions(lines)
 	if err != nil {
-		return nil, fmt.Errorf("invalid Sec-WebSocket-Extensions %q in the response: %w", strings.Join(lines, ", "), err)
+		return nil, fmt.Errorf("invalid Sec-WebSocket-Extensions %s in the response: %w", clipList(lines), err)
 	}
 	for i, ext := range extensions {
 		// RFC 6455 section 9.1: a server answers only with what was asked for.
 		if ext.name != extensionName || c == nil {
-			return nil, fmt.Errorf("the server uses extension %q, which was not asked for", ext.name)
+			return nil, fmt.Errorf("the server uses extension %s, which was not asked for", clip(ext.name))
 		}
 		if i > 0 {
 			return nil, fmt.Errorf("the server accepted extension %s twice", extensionName)

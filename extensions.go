@@ -3,6 +3,7 @@ package websocket
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -40,7 +41,7 @@ func parseExtensions(lines []string) ([]extension, error) {
 				ext.params = append(ext.params, p)
 			}
 			if s.failed || !s.done() && !s.skip(',') {
-				return nil, fmt.Errorf("syntax error before %q", s.rest)
+				return nil, fmt.Errorf("syntax error before %s", clip(s.rest))
 			}
 			list = append(list, ext)
 		}
@@ -115,3 +116,14 @@ func isTokenChar(c byte) bool {
 
 func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
+
+// clip quotes what the peer sent for an error message, and shortens it.
+func clip(s string) string {
+	const limit = 100
+	if len(s) > limit {
+		return strconv.Quote(s[:limit]) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+func clipList(values []string) string { return clip(strings.Join(values, ", ")) }

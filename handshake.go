@@ -11,7 +11,6 @@ import (
 	"iter"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -456,14 +455,3 @@ func isToken(s string) bool {
 	}
 	return s != ""
 }
-
-// clip quotes what the peer sent for an error message, and shortens it.
-func clip(s string) string {
-	const limit = 100
-	if len(s) > limit {
-		return strconv.Quote(s[:limit]) + "..."
-	}
-	return strconv.Quote(s)
-}
-
-func clipList(values []string) string { return clip(strings.Join(values, ", ")) }

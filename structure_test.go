@@ -20,7 +20,7 @@ var imports = map[string]string{
 	"mask.go":       "encoding/binary math/bits",
 	"frame.go":      "encoding/binary strconv",
 	"utf8.go":       "encoding/binary",
-	"extensions.go": "errors fmt iter strings",
+	"extensions.go": "errors fmt iter strconv strings",
 	"deflate.go":    "errors fmt strconv strings",
 	"compress.go":   "sync",
 	"lz77.go":       "encoding/binary math/bits",
