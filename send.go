@@ -221,22 +221,21 @@ func (c *Conn) fateError(ctx context.Context, fate fate, err error) error {
 // the wire.
 func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 	box := &c.out.box
-	number := box.add(h, p, joinedSize)
-	if number == 0 {
+	for {
+		if number := box.add(h, p, joinedSize); number != 0 {
+			return c.sendUpTo(ctx, number)
+		}
 		if err := c.flush(ctx); err != nil {
 			return err
 		}
 		if err := c.out.err.get(); err != nil {
 			return overError(ctx, err)
 		}
-		if len(p) > joinedSize {
+		// Others may have added frames meanwhile, of which one may have begun.
+		if len(p) > joinedSize && !box.unfinished() {
 			return c.sendLarge(ctx, h, p)
 		}
-		if number = box.add(h, p, joinedSize); number == 0 {
-			return overError(ctx, c.out.err.get())
-		}
 	}
-	return c.sendUpTo(ctx, number)
 }
 
 // sendUpTo sends what has gathered up to the frame with the number, which is the caller's: if
@@ -274,7 +273,8 @@ func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 }
 
 // sendLarge sends a frame that is not copied as a whole: a server's payload goes out as it
-// is, a client masks piece by piece. The caller holds the wire, and the outbox is empty.
+// is, a client masks piece by piece. The caller holds the wire, and no frame of the outbox has
+// begun.
 func (c *Conn) sendLarge(ctx context.Context, h Header, p []byte) error {
 	h.Length = uint64(len(p))
 	h.Masked = c.out.box.mask
