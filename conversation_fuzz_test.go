@@ -270,7 +270,16 @@ func (x *side) do(t *testing.T, step byte, arg int) {
 	}
 	switch step & 7 {
 	case 0:
-		do(func() { x.send(t, lane, size, func(msg []byte) error { return x.c.Write(ctx, Text, msg) }) })
+		do(func() {
+			x.send(t, lane, size, func(msg []byte) error {
+				if arg%2 == 0 {
+					return x.c.Write(ctx, Text, msg)
+				}
+				err := x.c.Queue(ctx, Text, msg)
+				_ = x.c.Flush(ctx)
+				return err
+			})
+		})
 	case 1:
 		do(func() {
 			x.send(t, lane, size, func(msg []byte) error { return x.stream(ctx, msg, arg, time.Duration(arg)*100*time.Microsecond) })
