@@ -23,12 +23,13 @@ type buffer struct {
 	class  int
 }
 
-// Room for a header comes on top of a round payload size: a 64 KiB message is one write.
+// Room for a header and for what is kept in front of it comes on top of a round payload
+// size: a message of 16 KiB is one read, and one of 64 KiB one write.
 var bufferSizes = [...]int{
-	1<<10 + maxHeaderSize,
-	4<<10 + maxHeaderSize,
-	16<<10 + maxHeaderSize,
-	64<<10 + maxHeaderSize,
+	1<<10 + headroom + maxHeaderSize,
+	4<<10 + headroom + maxHeaderSize,
+	16<<10 + headroom + maxHeaderSize,
+	64<<10 + headroom + maxHeaderSize,
 }
 
 var bufferPools [len(bufferSizes)]sync.Pool
