@@ -49,12 +49,25 @@ type Conn struct {
 
 	// mu guards what the two halves and the closing share. It is taken last and never held
 	// across I/O.
-	mu       sync.Mutex
-	dropped  bool
-	ended    chan struct{} // closed when TCP was dropped; nil as long as nobody waits for that
-	pong     []byte        // payload of the latest Ping
-	pings    []*pending    // Pings that wait for their Pong, in the order they were sent
-	lastPing uint64
+	mu      sync.Mutex
+	dropped bool
+	ended   chan struct{} // closed when TCP was dropped; nil as long as nobody waits for that
+	pings   *pings        // nil as long as there were none
+}
+
+// pings is what is known of Pings, those of the keepalive aside.
+type pings struct {
+	pong    []byte     // payload of the peer's latest one
+	waiting []*pending // ours that wait for their Pong, in the order they were sent
+	last    uint64     // number of our latest one
+}
+
+// pinging returns c.pings, which there is from then on. c.mu is held.
+func (c *Conn) pinging() *pings {
+	if c.pings == nil {
+		c.pings = new(pings)
+	}
+	return c.pings
 }
 
 // config is what a handshake determines.
@@ -207,9 +220,10 @@ func (c *Conn) sendPing(ctx context.Context) (*pending, error) {
 	p := &pending{done: make(chan struct{})}
 	// The holder of the wire takes the number, so that numbers travel in order.
 	c.mu.Lock()
-	c.lastPing++
-	p.id = c.lastPing
-	c.pings = append(c.pings, p)
+	all := c.pinging()
+	all.last++
+	p.id = all.last
+	all.waiting = append(all.waiting, p)
 	c.mu.Unlock()
 	payload := binary.BigEndian.AppendUint64(make([]byte, 0, pingSize), p.id)
 	if err := c.sendFrame(ctx, Header{Fin: true, Opcode: OpPing}, payload); err != nil {
@@ -254,24 +268,26 @@ func (c *Conn) receivedPong(payload []byte) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if id > c.lastPing {
+	all := c.pinging()
+	if id > all.last {
 		return
 	}
-	for len(c.pings) > 0 && c.pings[0].id <= id {
-		close(c.pings[0].done)
-		c.pings = c.pings[1:]
+	for len(all.waiting) > 0 && all.waiting[0].id <= id {
+		close(all.waiting[0].done)
+		all.waiting = all.waiting[1:]
 	}
-	if len(c.pings) == 0 {
-		c.pings = nil
+	if len(all.waiting) == 0 {
+		all.waiting = nil
 	}
 }
 
 func (c *Conn) forget(p *pending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, q := range c.pings {
+	all := c.pinging()
+	for i, q := range all.waiting {
 		if q == p {
-			c.pings = append(c.pings[:i], c.pings[i+1:]...)
+			all.waiting = append(all.waiting[:i], all.waiting[i+1:]...)
 			return
 		}
 	}

@@ -284,7 +284,7 @@ func TestPing(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			require.ErrorIs(t, c.Ping(ctx), context.DeadlineExceeded)
-			require.Empty(t, c.pings)
+			require.Empty(t, c.pings.waiting)
 			send(t, peer, frame(true, OpText, "goes on", true))
 			_, got, err := c.Read(t.Context(), nil)
 			require.NoError(t, err)

@@ -138,7 +138,7 @@ func (x *side) judge(t *testing.T) {
 	again := x.c.Write(t.Context(), Text, nil)
 	require.Error(t, again)
 	x.mayEnd(t, again)
-	require.Empty(t, x.c.pings)
+	require.Empty(t, x.c.pinging().waiting)
 }
 
 // mayEnd checks that err, which is no context's, is one that well-behaved ends can get.

@@ -393,7 +393,7 @@ func (x *faultCell) check(t *testing.T, client bool) {
 	// Nothing is left: no goroutine, or synctest says so, no watched context, no Ping.
 	assert.Nil(t, c.in.watch.armed)
 	assert.Nil(t, c.out.watch.armed)
-	assert.Empty(t, c.pings)
+	assert.Empty(t, c.pinging().waiting)
 }
 
 // answering lets the peer answer a Close frame, and returns a context.

@@ -121,7 +121,7 @@ func TestFloodOfPings(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "behind it", string(msg))
 	})
-	require.Len(t, c.pong, maxControlPayloadSize)
+	require.Len(t, c.pings.pong, maxControlPayloadSize)
 	require.LessOrEqual(t, boxed(c), maxHeaderSize+maxControlPayloadSize)
 }
 

@@ -28,7 +28,7 @@ type outbox struct {
 	added    uint64     // number of the latest frame
 	gone     uint64     // number of the latest frame that is out
 	closed   bool       // nothing may be added any more
-	given    []*givenUp // frames in leaving that their senders would like to take back
+	given    *givenUp   // frames in leaving that their senders would like to take back
 
 	queued atomic.Bool // there are frames in gathered that nobody waits for
 }
@@ -51,6 +51,7 @@ type givenUp struct {
 	number uint64
 	fate   fate
 	done   chan struct{} // closed when fate is known
+	next   *givenUp
 }
 
 // fate is what has become of a frame that was to be taken back.
@@ -196,8 +197,8 @@ func (o *outbox) takeBack(number uint64) (fate, *givenUp) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.gone < number && o.leaving.index(number) >= 0 {
-		g := &givenUp{number: number, done: make(chan struct{})}
-		o.given = append(o.given, g)
+		g := &givenUp{number: number, done: make(chan struct{}), next: o.given}
+		o.given = g
 		return fateUnknown, g
 	}
 	return o.remove(number), nil
@@ -231,17 +232,16 @@ func (o *outbox) interrupted() {
 
 // settle tells the fate of the frames that were given up, of all if nobody is writing.
 func (o *outbox) settle(all bool) {
-	rest := o.given[:0]
-	for _, g := range o.given {
+	for p := &o.given; *p != nil; {
+		g := *p
 		if !all && o.gone < g.number {
-			rest = append(rest, g)
+			p = &g.next
 			continue
 		}
+		*p = g.next
 		g.fate = o.remove(g.number)
 		close(g.done)
 	}
-	clear(o.given[len(rest):])
-	o.given = rest
 }
 
 // discard closes the outbox and drops what is in it, since nothing can be sent any more. It

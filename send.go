@@ -29,7 +29,7 @@ type outbound struct {
 	deflate *deflater // owned by the holder of the message turn; nil without compression
 
 	full     atomic.Bool // the network did not take a write in time
-	pongDue  atomic.Bool // Conn.pong is to be sent
+	pongDue  atomic.Bool // a Pong for the latest Ping is to be sent
 	flushDue atomic.Bool // so is what has been queued
 	fragile  bool        // constant: a Write that timed out leaves the network connection unusable
 
@@ -128,7 +128,7 @@ func (c *Conn) sendNow() bool {
 func (c *Conn) addPong() {
 	var payload [maxControlPayloadSize]byte
 	c.mu.Lock()
-	n := copy(payload[:], c.pong)
+	n := copy(payload[:], c.pinging().pong)
 	c.mu.Unlock()
 	c.out.box.addControl(OpPong, payload[:n])
 }
@@ -410,7 +410,8 @@ func (c *Conn) writeFailed(ctx context.Context, err error) error {
 // sends it if the wire is free. Else the holder of the wire does.
 func (c *Conn) receivedPing(payload []byte) {
 	c.mu.Lock()
-	c.pong = append(c.pong[:0], payload...)
+	all := c.pinging()
+	all.pong = append(all.pong[:0], payload...)
 	c.out.pongDue.Store(true)
 	c.mu.Unlock()
 	c.trySendDue()
