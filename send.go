@@ -256,17 +256,20 @@ func (c *Conn) flush(ctx context.Context) error {
 func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 	box := &c.out.box
 	for !box.isOut(number) {
+		// Frames may have been given up while nobody was writing. From here on that interrupts transmit.
+		c.out.watch.watch(c, ctx)
+		box.interrupted()
 		b := box.load()
 		if b == nil {
 			return overError(ctx, c.out.err.get())
 		}
 		n, err := c.transmit(ctx, b)
 		box.advance(n)
-		if err != nil {
-			return err
-		}
 		if n < len(b) {
 			box.interrupted()
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,9 +2,13 @@ package websocket
 
 import (
 	"context"
+	"net"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -76,4 +80,83 @@ func TestLargeMessageBeginsBetweenFrames(t *testing.T) {
 			require.NoError(t, <-done)
 		}
 	})
+}
+
+// Writers that one context ends return all, whoever of them was writing for the others.
+func TestContextEndsAllWriters(t *testing.T) {
+	const writers, message = 10, "no effect"
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
+		"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
+		"TCP":  tcpPair,
+	} {
+		t.Run(name, func(t *testing.T) {
+			staged := 0
+			for range 10 {
+				nc, peer := pair(t)
+				fill(t, nc)
+				c := newConn(nc, nil, config{})
+				write := func(ctx context.Context) <-chan error {
+					return later(func() error { return c.Write(ctx, Text, []byte(message)) })
+				}
+				// await waits for frames to be in the outbox. The network may find room again:
+				// then it returns false.
+				await := func(b *batch, frames int) bool {
+					box := &c.out.box
+					for c.out.sent.Load() == 0 {
+						box.mu.Lock()
+						n := 0
+						if b.buf != nil {
+							n = len(b.buf.frames)
+						}
+						box.mu.Unlock()
+						if n == frames {
+							return true
+						}
+						runtime.Gosched()
+					}
+					return false
+				}
+				// The first one has the wire and gives it up to one of the others.
+				firstCtx, cancelFirst := context.WithCancel(t.Context())
+				ctx, cancel := context.WithCancel(t.Context())
+				first := write(firstCtx)
+				ok := await(&c.out.box.leaving, 1)
+				var others []<-chan error
+				for range writers {
+					others = append(others, write(ctx))
+				}
+				ok = ok && await(&c.out.box.gathered, writers)
+				cancelFirst()
+				ok = ok && await(&c.out.box.leaving, writers)
+				cancel()
+				for _, done := range append(others, first) {
+					if err := <-done; ok {
+						require.ErrorIs(t, err, context.Canceled)
+					}
+				}
+				if ok {
+					require.Zero(t, boxed(c))
+					staged++
+				}
+				c.Close()
+				peer.Close()
+			}
+			require.NotZero(t, staged)
+		})
+	}
+}
+
+// fill fills what the network has room for, below a Conn: none of its own frames begins.
+func fill(t *testing.T, nc net.Conn) {
+	t.Helper()
+	p := make([]byte, 1<<20)
+	for n := 1; n > 0; {
+		require.NoError(t, nc.SetWriteDeadline(time.Now().Add(2*time.Millisecond)))
+		var err error
+		for err == nil {
+			n, err = nc.Write(p)
+		}
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	}
+	require.NoError(t, nc.SetWriteDeadline(time.Time{}))
 }
