@@ -384,7 +384,11 @@ func (c *Conn) transmitNow(b []byte) (sent int) {
 	out := &c.out
 	switch {
 	case c.socket.usable():
-		sent, _ = c.socket.write(b, false, &out.sent)
+		var err error
+		sent, err = c.socket.write(b, false, &out.sent)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = c.writeFailed(context.Background(), err) // a socket says but once why
+		}
 	case !out.fragile:
 		out.watch.watch(c, context.Background())
 		if out.watch.setDeadlineAt(c, time.Now().Add(promptTimeout)) == nil {

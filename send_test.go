@@ -6,10 +6,12 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -159,4 +161,29 @@ func fill(t *testing.T, nc net.Conn) {
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	}
 	require.NoError(t, nc.SetWriteDeadline(time.Time{}))
+}
+
+// The error that the network reports once is not lost by a first try.
+func TestWriteToAPeerThatHasReset(t *testing.T) {
+	for name, write := range map[string]func(*Conn) error{
+		"Write": func(c *Conn) error { return c.Write(context.Background(), Text, []byte("Hello")) },
+		"large": func(c *Conn) error { return c.Write(context.Background(), Text, make([]byte, joinedSize+1)) },
+		"Flush": func(c *Conn) error {
+			assert.NoError(t, c.Queue(context.Background(), Text, []byte("Hello")))
+			return c.Flush(context.Background())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer, nc := tcpPair(t)
+			c := newConn(nc, nil, config{})
+			require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+			require.NoError(t, peer.Close())
+			err := write(c)
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			require.ErrorContains(t, err, "websocket: write: ")
+			require.Equal(t, err, c.Write(t.Context(), Text, nil), "it stays")
+			_, _, err = c.Read(t.Context(), nil)
+			require.Error(t, err)
+		})
+	}
 }
