@@ -78,7 +78,7 @@ func (c *Compression) validate() error {
 	return nil
 }
 
-// sendBits and recvBits are the largest windows that c allows.
+// sendBits and recvBits are the largest windows that c allows, the latter with ContextTakeover.
 func (c *Compression) sendBits() int {
 	if c.WindowBits == 0 {
 		return maxWindowBits
@@ -87,9 +87,6 @@ func (c *Compression) sendBits() int {
 }
 
 func (c *Compression) recvBits() int {
-	if !c.ContextTakeover {
-		return maxWindowBits
-	}
 	return max(c.sendBits(), minPeerBits)
 }
 
