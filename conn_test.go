@@ -404,6 +404,63 @@ func TestKeepAlive(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a peer that stops inside a large message is asked", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			large := strings.Repeat("x", 50_000)
+			all := frame(true, OpBinary, large, true)
+			send(t, peer, all[:10_000])
+			read := later(func() error {
+				_, got, err := c.Read(t.Context(), nil)
+				assert.Len(t, got, len(large))
+				return err
+			})
+			expect(t, peer, emptyPing)
+			send(t, peer, all[10_000:])
+			require.NoError(t, <-read)
+			elapse(10 * time.Minute)
+			send(t, peer, all[:10_000])
+			start := time.Now()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errConnectionSilent))
+			require.LessOrEqual(t, time.Since(start), 2*time.Minute)
+			expect(t, peer, emptyPing)
+			expectEOF(t, peer)
+		})
+	})
+	t.Run("what arrived just before the end is seen", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 89*time.Second)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			expect(t, peer, emptyPing)
+			require.Equal(t, 89*time.Second, time.Since(start))
+			// Nobody reads when the last tick ends.
+			send(t, peer, frame(true, OpText, "here", true))
+			elapse(time.Hour)
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "here", string(got))
+			start = time.Now()
+			_, _, err = c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errConnectionSilent))
+			require.Greater(t, time.Since(start), time.Minute, "it begins anew")
+		})
+	})
+	t.Run("a tick while a client waits for the server to drop TCP", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{client: true, keepAlive: 2 * time.Second})
+			elapse(900 * time.Millisecond) // the tick is a second
+			start := time.Now()
+			send(t, peer, closeFrame(1000, "", false))
+			_, _, err := c.Read(t.Context(), nil)
+			require.Equal(t, &CloseError{Code: 1000}, err)
+			require.Equal(t, lingerTimeout, time.Since(start))
+		})
+	})
 	t.Run("off", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{keepAlive: -1})
@@ -507,6 +564,65 @@ func TestKeepAlive(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// unwell is a connection on which calls end with an error.
+type unwell struct {
+	net.Conn
+	read, write error // nil: the call is made
+	called      func()
+}
+
+func (u *unwell) Read(p []byte) (int, error) {
+	if u.read != nil {
+		return 0, u.read
+	}
+	return u.Conn.Read(p)
+}
+
+func (u *unwell) Write(p []byte) (int, error) {
+	if u.called != nil {
+		u.called()
+	}
+	if u.write != nil {
+		return 0, u.write
+	}
+	return u.Conn.Write(p)
+}
+
+// unwellTLS is one that looks as if it were of crypto/tls.
+type unwellTLS struct{ *unwell }
+
+func (unwellTLS) HandshakeContext(context.Context) error { return nil }
+
+// A deadline that is not ours is an error of the network.
+func TestDeadlinesOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		c := newConn(&unwell{Conn: nc, read: os.ErrDeadlineExceeded}, nil, config{keepAlive: -1})
+		_, _, err := c.Read(t.Context(), nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "websocket: read: ")
+
+		nc, _ = newPipe()
+		c = newConn(unwellTLS{&unwell{Conn: nc, write: os.ErrDeadlineExceeded}}, nil, config{})
+		err = c.Write(t.Context(), Text, nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "websocket: write: ")
+		require.Equal(t, err, c.Write(t.Context(), Text, nil))
+		c.Close()
+	})
+}
+
+// A connection ends between the Ping and the wait for its Pong, with a message in front.
+func TestPingOfAConnectionThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		u := &unwell{Conn: nc}
+		c := newConn(u, frame(true, OpText, "Hello", true), config{})
+		u.called = func() { u.called = nil; c.Close() }
+		require.ErrorIs(t, c.Ping(t.Context()), net.ErrClosed)
 	})
 }
 

@@ -248,6 +248,7 @@ func TestInflateInvalid(t *testing.T) {
 		{"zeros behind", append(bytes.Clone(long), 0, 0), nil},
 		{"the tail not removed", append(bytes.Clone(long), removedTail...), nil},
 		{"a byte behind a final block", append(finish(t, "Hello", ""), 'v'), nil},
+		{"a final block that ends in the tail", []byte{0x03}, errInflateCorrupt},
 		{"reserved block type", []byte{0x07}, errInflateCorrupt},
 		{"length of a stored block", unhex(t, "000500faf048656c6c6f00"), errInflateCorrupt},
 		{"before the beginning", unhex(t, "f200110000"), errInflateCorrupt},

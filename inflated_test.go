@@ -217,6 +217,72 @@ func TestCancelledCompressedWrite(t *testing.T) {
 	})
 }
 
+// The compressor forgets a streamed message that did not get further than its first frame.
+func TestCancelledCompressedStream(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			p := agreed(takeover, 15)
+			nc, peer := newPipe()
+			c := newConn(nc, nil, config{deflate: p})
+			defer c.Close()
+			window(peer, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			w, err := c.NextWriter(ctx, Binary)
+			require.NoError(t, err)
+			_, err = w.Write(randomBytes(rand.New(rand.NewPCG(1, 2)), 100_000))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+
+			window(peer, pipeSize)
+			r := newConn(peer, nil, config{client: true, deflate: p})
+			defer r.Close()
+			for range 2 {
+				text := strings.Repeat("streamed ", 5000)
+				w, err = c.NextWriter(t.Context(), Text)
+				require.NoError(t, err)
+				_, err = io.WriteString(w, text)
+				require.NoError(t, err)
+				require.NoError(t, w.Close())
+				_, got, err := r.Read(t.Context(), nil)
+				require.NoError(t, err)
+				require.Equal(t, text, string(got))
+			}
+		})
+	}
+}
+
+// With takeover what is dropped has to be inflated too, in which a Read can be interrupted
+// and find what cannot be inflated.
+func TestDroppedCompressedMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{deflate: agreed(true, 15)})
+		z := string(unhex(t, "f248cdc9c90700"))
+		send(t, peer, compressedFrame(false, OpText, z[:3]))
+		_, _, err := c.NextReader(t.Context())
+		require.NoError(t, err)
+		for range 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, _, err = c.Read(ctx, nil)
+			cancel()
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		// The second message refers to the first one (RFC 7692 section 7.2.3.2).
+		send(t, peer, frame(true, OpContinuation, z[3:], true), compressedFrame(true, OpText, string(unhex(t, "f200110000"))))
+		_, got, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, "Hello", string(got))
+
+		send(t, peer, compressedFrame(true, OpText, "\x07"))
+		require.NoError(t, peer.CloseWrite())
+		_, _, err = c.NextReader(t.Context())
+		require.NoError(t, err)
+		_, _, err = c.NextReader(t.Context())
+		var perr *ProtocolError
+		require.ErrorAs(t, err, &perr)
+		require.Equal(t, StatusInvalidFramePayloadData, perr.Code)
+	})
+}
+
 // A NetConn's Read that times out inside a compressed message loses nothing.
 func TestNetConnReadsCompressed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

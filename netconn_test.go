@@ -197,6 +197,31 @@ func TestNetConnRelay(t *testing.T) {
 	})
 }
 
+// An error of either side ends a copy.
+func TestNetConnRelayFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, peer := serve(t, config{})
+		to, _ := serve(t, config{})
+		require.NoError(t, to.Close())
+		send(t, peer, frame(true, OpBinary, "ab", true))
+		n, err := io.Copy(NetConn(to, Binary), NetConn(from, Binary))
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.Zero(t, n)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		from, peer := serve(t, config{})
+		to, other := serve(t, config{})
+		copied := later(func() error { _, err := io.Copy(NetConn(to, 0), NetConn(from, 0)); return err })
+		send(t, peer, frame(true, OpBinary, "ab", true)[:7])
+		synctest.Wait()
+		require.NoError(t, peer.Close())
+		require.ErrorIs(t, <-copied, io.ErrUnexpectedEOF)
+		require.NoError(t, to.Close())
+		expect(t, other, closeFrame(StatusGoingAway, "", false))
+		expectEOF(t, other)
+	})
+}
+
 func TestNetConnLargeTransfer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := connect(t, config{}, config{})

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -222,6 +223,17 @@ func TestCloseEndsReadOverTheNetwork(t *testing.T) {
 			require.Equal(t, closeFrame(StatusGoingAway, "", false), got)
 		})
 	}
+}
+
+func TestReadFromAPeerThatHasReset(t *testing.T) {
+	peer, nc := tcpPair(t)
+	c := newConn(nc, nil, config{})
+	require.NoError(t, peer.(*net.TCPConn).SetLinger(0))
+	require.NoError(t, peer.Close())
+	_, _, err := c.Read(t.Context(), nil)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	require.ErrorContains(t, err, "websocket: read: ")
+	require.ErrorIs(t, c.Write(t.Context(), Text, nil), syscall.ECONNRESET)
 }
 
 // A connection that waits on TCP holds no buffer; one that waits inside a frame neither.

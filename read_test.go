@@ -73,6 +73,14 @@ type iotestOneByte struct{ r io.Reader }
 
 func (o iotestOneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1)]) }
 
+// shortWriter takes n bytes.
+type shortWriter struct {
+	n   int
+	err error
+}
+
+func (w shortWriter) Write(p []byte) (int, error) { return min(len(p), w.n), w.err }
+
 // receive delivers stream, then the end of the connection, and returns the outcome. chunk is
 // the most that arrives at once, 0 for no limit.
 func receive(t testing.TB, cfg config, stream []byte, chunk int, w way) outcome {
@@ -443,6 +451,21 @@ func TestNextReader(t *testing.T) {
 			_, _, err = c.NextReader(t.Context())
 			require.NoError(t, err)
 			send(t, peer, frame(true, OpContinuation, "def", true), frame(true, OpText, "next", true))
+			_, got, err := c.Read(t.Context(), nil)
+			require.NoError(t, err)
+			require.Equal(t, "next", string(got))
+		})
+	})
+	t.Run("is copied to a writer that fails", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, OpText, "Hello", true), frame(true, OpText, "next", true))
+			_, r, err := c.NextReader(t.Context())
+			require.NoError(t, err)
+			full := errors.New("full")
+			n, err := r.(io.WriterTo).WriteTo(shortWriter{3, full})
+			require.Equal(t, full, err)
+			require.EqualValues(t, 3, n)
 			_, got, err := c.Read(t.Context(), nil)
 			require.NoError(t, err)
 			require.Equal(t, "next", string(got))

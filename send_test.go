@@ -187,3 +187,103 @@ func TestWriteToAPeerThatHasReset(t *testing.T) {
 		})
 	}
 }
+
+// A frame that is dropped with the connection has the connection's error, though its context
+// has ended meanwhile.
+func TestContextEndsAsTheNetworkFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		goes := make(chan struct{}, 1)
+		u := &unwell{Conn: noDeadline{nc}, called: func() { <-goes }}
+		c := newConn(u, nil, config{})
+		defer c.Close()
+		write := func(ctx context.Context) <-chan error {
+			done := later(func() error { return c.Write(ctx, Text, nil) })
+			synctest.Wait()
+			return done
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		first, second, third := write(t.Context()), write(t.Context()), write(ctx)
+		goes <- struct{}{}
+		require.NoError(t, <-first)
+		synctest.Wait() // the second writes for the third too
+		cancel()
+		synctest.Wait()
+		require.Empty(t, third)
+		u.write = syscall.ECONNRESET
+		goes <- struct{}{}
+		require.ErrorIs(t, <-second, syscall.ECONNRESET)
+		require.ErrorIs(t, <-third, syscall.ECONNRESET)
+	})
+}
+
+// noDeadline does not obey deadlines.
+type noDeadline struct{ net.Conn }
+
+func (noDeadline) SetWriteDeadline(time.Time) error { return nil }
+
+// What waits in the outbox when the connection is dropped ends with it.
+func TestCloseEndsWhatHasGathered(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			window(peer, 0)
+			var results []<-chan error
+			for range 10 {
+				results = append(results, later(func() error { return c.Write(t.Context(), Text, []byte("Hello")) }))
+			}
+			synctest.Wait()
+			results = append(results, later(func() error { return c.Flush(t.Context()) }))
+			synctest.Wait()
+			require.NoError(t, c.Queue(t.Context(), Text, []byte("queued")))
+			require.NoError(t, c.Close())
+			for _, done := range results {
+				require.ErrorIs(t, <-done, net.ErrClosed)
+			}
+			synctest.Wait()
+			require.Zero(t, boxed(c))
+		})
+	}
+}
+
+// A Write that waits for room has no effect when its context ends, and Flush goes on.
+func TestContextEndsWhileWaitingForRoom(t *testing.T) {
+	for _, size := range []int{60_000, joinedSize + 1} {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipeSize(10, pipeSize)
+			c := newConn(nc, nil, config{})
+			defer c.Close()
+			queued := strings.Repeat("q", 10_000)
+			require.NoError(t, c.Queue(t.Context(), Binary, []byte(queued)))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, c.Write(ctx, Binary, make([]byte, size)), context.DeadlineExceeded)
+			expect(t, peer, frame(true, OpBinary, queued, false))
+			require.NoError(t, c.Write(t.Context(), Text, []byte("next")))
+			expect(t, peer, frame(true, OpText, "next", false))
+		})
+	}
+}
+
+// Two that flush do not get into each other's way, nor does one whose context ends.
+func TestFlushWhileAnotherWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		big := strings.Repeat("x", 1<<20)
+		write := later(func() error { return c.Write(t.Context(), Binary, []byte(big)) })
+		synctest.Wait()
+		require.NoError(t, c.Queue(t.Context(), Text, []byte("Hello")))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, c.Flush(ctx), context.DeadlineExceeded)
+		flush, again := later(func() error { return c.Flush(t.Context()) }), later(func() error { return c.Flush(t.Context()) })
+		synctest.Wait()
+		require.Empty(t, flush)
+		require.Empty(t, again)
+		expect(t, peer, frame(true, OpBinary, big, false), frame(true, OpText, "Hello", false))
+		for _, done := range []<-chan error{write, flush, again} {
+			require.NoError(t, <-done)
+		}
+	})
+}

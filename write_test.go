@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -160,6 +161,32 @@ func TestNextWriter(t *testing.T) {
 		go func() { _, _ = io.WriteString(w, large); done <- w.Close() }()
 		expect(t, peer, frame(false, OpText, large, false), frame(true, OpContinuation, "", false))
 		require.NoError(t, <-done)
+	})
+}
+
+// What ReadFrom has read before an error is part of the message, which goes on.
+func TestReadFromFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		w, err := c.NextWriter(t.Context(), Text)
+		require.NoError(t, err)
+		n, err := w.(io.ReaderFrom).ReadFrom(io.MultiReader(strings.NewReader("Hel"), iotest.ErrReader(io.ErrClosedPipe)))
+		require.Equal(t, io.ErrClosedPipe, err)
+		require.EqualValues(t, 3, n)
+		_, err = io.WriteString(w, "lo")
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		expect(t, peer, frame(true, OpText, "Hello", false))
+
+		_, err = w.(io.ReaderFrom).ReadFrom(strings.NewReader("x"))
+		require.ErrorContains(t, err, "has ended")
+
+		w, err = c.NextWriter(t.Context(), Text)
+		require.NoError(t, err)
+		c.Close()
+		n, err = w.(io.ReaderFrom).ReadFrom(strings.NewReader(strings.Repeat("x", 2*streamBufferSize)))
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.EqualValues(t, streamBufferSize, n)
 	})
 }
 
