@@ -234,7 +234,7 @@ func (c *Conn) sendPing(ctx context.Context) (*pending, error) {
 }
 
 // awaitPong reads control frames until p is done or a data frame is in front. The caller
-// holds the read turn.
+// holds the read turn, which was not barred: no message was in front.
 func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
 	for {
 		select {
@@ -244,9 +244,6 @@ func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
 		}
 		if err := c.in.err.get(); err != nil {
 			return err
-		}
-		if c.in.messageAhead() {
-			return nil
 		}
 		_, n, err := c.nextFrame(ctx)
 		if err != nil {
