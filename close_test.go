@@ -565,6 +565,26 @@ func (c *arrivalConn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
+// A Read whose turn comes only after our Close leaves what arrives to Shutdown.
+func TestReadBehindShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		read := func() <-chan error {
+			done := later(func() error { _, _, err := c.Read(t.Context(), nil); return err })
+			synctest.Wait()
+			return done
+		}
+		first, second := read(), read()
+		shutdown := later(func() error { return c.Shutdown(t.Context(), 1000, "") })
+		expect(t, peer, closeFrame(1000, "", false))
+		send(t, peer, frame(true, OpText, "a", true), frame(true, OpText, "b", true))
+		require.NoError(t, <-first)
+		require.ErrorIs(t, <-second, net.ErrClosed)
+		send(t, peer, closeFrame(1000, "", true))
+		require.NoError(t, <-shutdown)
+	})
+}
+
 // A Close frame that arrives when the context of the Read ends is answered all the same, and so
 // is what breaks a rule, but not for longer than that takes no waiting.
 func TestCloseIsAnsweredAfterTheContext(t *testing.T) {

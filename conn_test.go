@@ -570,8 +570,9 @@ func TestKeepAlive(t *testing.T) {
 // unwell is a connection on which calls end with an error.
 type unwell struct {
 	net.Conn
-	read, write error // nil: the call is made
-	called      func()
+	read, write error  // nil: the call is made
+	called      func() // before a Write
+	wrote       func() // after one
 }
 
 func (u *unwell) Read(p []byte) (int, error) {
@@ -587,6 +588,9 @@ func (u *unwell) Write(p []byte) (int, error) {
 	}
 	if u.write != nil {
 		return 0, u.write
+	}
+	if u.wrote != nil {
+		defer u.wrote()
 	}
 	return u.Conn.Write(p)
 }
@@ -621,7 +625,7 @@ func TestPingOfAConnectionThatEnds(t *testing.T) {
 		nc, _ := newPipe()
 		u := &unwell{Conn: nc}
 		c := newConn(u, frame(true, OpText, "Hello", true), config{})
-		u.called = func() { u.called = nil; c.Close() }
+		u.wrote = func() { u.wrote = nil; c.Close() }
 		require.ErrorIs(t, c.Ping(t.Context()), net.ErrClosed)
 	})
 }

@@ -962,6 +962,19 @@ func TestDialTrace(t *testing.T) {
 	assert.Equal(t, c.nc, got)
 }
 
+// The connection is closed as the response arrives.
+func TestDialConnectionIsGone(t *testing.T) {
+	srv := newServer(t, echo(t, nil))
+	var nc net.Conn
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		GotConn:              func(info httptrace.GotConnInfo) { nc = info.Conn },
+		GotFirstResponseByte: func() { nc.Close() },
+	})
+	_, _, err := Dial(ctx, wsURL(srv), &DialOptions{HTTPClient: freshClient(t)})
+	require.ErrorIs(t, err, net.ErrClosed)
+	assertOnePrefix(t, err)
+}
+
 func TestBodyConn(t *testing.T) {
 	srv := newServer(t, echo(t, nil))
 	tr := roundTripper(srv.Client().Transport.RoundTrip)
