@@ -272,6 +272,40 @@ func TestQueue(t *testing.T) {
 			expectEOF(t, peer)
 		})
 	})
+	t.Run("compressed, with WritePrepared between", func(t *testing.T) {
+		for _, takeover := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := connect(t, config{deflate: agreed(takeover, 15)}, config{deflate: agreed(takeover, 15)})
+				counter := &writeCounter{Conn: b.nc}
+				b.nc = counter
+				var sent []string
+				for i := range 10 {
+					msg := fmt.Sprint(i, strings.Repeat(" Hello", 100))
+					queue(t, b, msg)
+					require.NoError(t, b.WritePrepared(t.Context(), Prepare(Text, []byte(msg+"!"))))
+					sent = append(sent, msg, msg+"!")
+				}
+				require.Equal(t, 10, counter.n)
+				for _, msg := range sent {
+					_, got, err := a.Read(t.Context(), nil)
+					require.NoError(t, err)
+					require.Equal(t, msg, string(got))
+				}
+			})
+		}
+	})
+	t.Run("an error shows at the next call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			queue(t, c, "Hello")
+			peer.reset()
+			err := c.Flush(t.Context())
+			require.ErrorContains(t, err, "websocket: write: ")
+			require.Equal(t, err, c.Flush(t.Context()))
+			require.Equal(t, err, c.Queue(t.Context(), Text, nil))
+			require.Zero(t, boxed(c))
+		})
+	})
 	t.Run("compressed with takeover", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := connect(t, config{deflate: agreed(true, 15)}, config{deflate: agreed(true, 15)})

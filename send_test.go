@@ -2,6 +2,7 @@ package websocket
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -285,5 +286,65 @@ func TestFlushWhileAnotherWrites(t *testing.T) {
 		for _, done := range []<-chan error{write, flush, again} {
 			require.NoError(t, <-done)
 		}
+	})
+}
+
+// An interrupt that comes when nobody writes any more does the next writer no harm.
+func TestInterruptOfNobody(t *testing.T) {
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
+		"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
+		"TCP":  tcpPair,
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc, peer := pair(t)
+			c := newConn(nc, nil, config{})
+			defer c.Close()
+			big := strings.Repeat("x", joinedSize+1)
+			var got chan error
+			for _, ctx := range []context.Context{context.Background(), t.Context()} {
+				for _, p := range []string{"Hello", big} {
+					got = make(chan error, 1)
+					go func() {
+						b := make([]byte, len(frame(true, OpText, p, false)))
+						_, err := io.ReadFull(peer, b)
+						got <- err
+					}()
+					c.out.watch.poke(c, nil)
+					require.NoError(t, c.Write(ctx, Text, []byte(p)))
+					require.NoError(t, <-got)
+				}
+				c.out.watch.poke(c, nil)
+				require.NoError(t, c.Queue(ctx, Text, []byte("queued")))
+				require.NoError(t, c.Flush(ctx))
+				expect(t, peer, frame(true, OpText, "queued", false))
+			}
+		})
+	}
+}
+
+// What fails for one writer fails for all whose frames went along, or wait.
+func TestAlongWithAWriteThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, peer := newPipeSize(0, pipeSize)
+		c := newConn(nc, nil, config{})
+		defer c.Close()
+		write := func(p string) <-chan error {
+			done := later(func() error { return c.Write(t.Context(), Text, []byte(p)) })
+			synctest.Wait()
+			return done
+		}
+		first := write("first")
+		others := []<-chan error{write("second"), write("third")}
+		window(peer, 7+1)
+		require.NoError(t, <-first)
+		synctest.Wait()
+		others = append(others, write("fourth"))
+		require.NoError(t, c.Queue(t.Context(), Text, []byte("queued")))
+		peer.reset()
+		for _, done := range others {
+			require.ErrorIs(t, <-done, syscall.ECONNRESET)
+		}
+		require.Zero(t, boxed(c))
+		require.ErrorIs(t, c.Write(t.Context(), Text, nil), syscall.ECONNRESET)
 	})
 }
