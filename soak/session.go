@@ -454,7 +454,13 @@ func (s *session) next(r *rand.Rand, buf []byte) (typ websocket.MessageType, msg
 			if limit, ok := s.impatience(r); ok {
 				ctx, cancel = context.WithTimeout(ctx, limit)
 			}
-			typ, msg, err = s.c.Read(ctx, buf)
+			msg, err = buf, nil
+			if r.IntN(2) == 0 {
+				err = s.c.Wait(ctx)
+			}
+			if err == nil {
+				typ, msg, err = s.c.Read(ctx, buf)
+			}
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) {
 				return typ, msg, err
@@ -716,6 +722,11 @@ func (s *session) write(r *rand.Rand, typ websocket.MessageType, msg []byte, lim
 		}
 		_, err = s.nc.Write(msg)
 		return "NetConn", err
+	case p < 20 && limit == -1: // Queue has no more to do with a context than Flush
+		if err := s.c.Queue(ctx, typ, msg); err != nil {
+			return "Queue", err
+		}
+		return "Queue", s.c.Flush(ctx)
 	case p < 60:
 		return "Write", s.c.Write(ctx, typ, msg)
 	case p < 75:
