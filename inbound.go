@@ -288,15 +288,19 @@ func (c *Conn) buffered(ctx context.Context, limit int) ([]byte, error) {
 // appendPayload appends some payload of the current message to dst, or nothing at a tick.
 func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
 	if c.in.r < c.in.w || c.in.remaining < directReadSize {
-		chunk, err := c.buffered(ctx, math.MaxInt)
-		if err != nil {
-			return dst, err
-		}
-		return append(dst, chunk...), nil
+		return c.appendBuffered(ctx, dst)
 	}
 	dst = c.in.grow(dst)
 	n, err := c.readDirect(ctx, dst[len(dst):cap(dst)])
 	return dst[:len(dst)+n], err
+}
+
+func (c *Conn) appendBuffered(ctx context.Context, dst []byte) ([]byte, error) {
+	chunk, err := c.buffered(ctx, math.MaxInt)
+	if err != nil {
+		return dst, err
+	}
+	return append(dst, chunk...), nil
 }
 
 // grow makes room for payload behind dst. Memory follows what has arrived: no more than that,

@@ -58,10 +58,15 @@ func (c *Conn) Queue(ctx context.Context, typ MessageType, p []byte) error {
 	if err := c.takeMessage(ctx); err != nil {
 		return err
 	}
-	if c.out.deflate == nil {
-		return c.queueMessage(ctx, Header{Fin: true, Opcode: Opcode(typ)}, p)
+	if c.out.deflate != nil {
+		return c.writeCompressed(ctx, Opcode(typ), p, true)
 	}
-	return c.writeCompressed(ctx, Opcode(typ), p, true)
+	h := Header{Fin: true, Opcode: Opcode(typ)}
+	if c.out.box.queue(h, p) {
+		c.out.message.release()
+		return nil
+	}
+	return c.sendMessage(ctx, h, p, false)
 }
 
 // Flush sends what Queue has gathered, and returns when the network has taken it. If ctx ends
@@ -79,23 +84,14 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return c.flush(ctx)
 }
 
-// queueMessage queues a message of one frame, or sends it if it finds no room. The caller
-// gives up the message turn.
-func (c *Conn) queueMessage(ctx context.Context, h Header, p []byte) error {
-	if c.out.box.queue(h, p) {
-		c.out.message.release()
-		return nil
-	}
-	return c.sendMessage(ctx, h, p, false)
-}
-
 // writeCompressed is Write, or Queue, where compression was agreed on. The caller gives up
 // the message turn.
 func (c *Conn) writeCompressed(ctx context.Context, op Opcode, p []byte, queue bool) error {
 	h, payload, loan := c.encode(op, p)
 	defer putBuffer(loan)
-	if queue {
-		return c.queueMessage(ctx, h, payload)
+	if queue && c.out.box.queue(h, payload) {
+		c.out.message.release()
+		return nil
 	}
 	return c.sendMessage(ctx, h, payload, false)
 }
