@@ -217,6 +217,48 @@ func TestCancelledCompressedWrite(t *testing.T) {
 	})
 }
 
+// The same for each way of writing by itself, with another message in line.
+func TestCompressedWriteThatIsTakenBack(t *testing.T) {
+	secret := strings.Repeat("never sent ", 40)
+	for name, write := range map[string]func(context.Context, *Conn) error{
+		"Write":         func(ctx context.Context, c *Conn) error { return c.Write(ctx, Text, []byte(secret)) },
+		"WritePrepared": func(ctx context.Context, c *Conn) error { return c.WritePrepared(ctx, Prepare(Text, []byte(secret))) },
+		"Queue": func(ctx context.Context, c *Conn) error {
+			return c.Queue(ctx, Text, []byte(secret+string(randomBytes(rand.New(rand.NewPCG(1, 2)), queueSize))))
+		},
+	} {
+		for _, takeover := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, takeover %t", name, takeover), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p := agreed(takeover, 15)
+					nc, peer := newPipeSize(0, pipeSize)
+					c := newConn(nc, nil, config{deflate: p})
+					defer c.Close()
+					first := later(func() error { return c.Write(t.Context(), Text, []byte("first")) })
+					synctest.Wait()
+					ctx, cancel := context.WithCancel(t.Context())
+					gone := later(func() error { return write(ctx, c) })
+					synctest.Wait()
+					next := later(func() error { return c.Write(t.Context(), Text, []byte(secret)) })
+					synctest.Wait()
+					cancel()
+					require.ErrorIs(t, <-gone, context.Canceled)
+					window(peer, pipeSize)
+					r := newConn(peer, nil, config{client: true, deflate: p})
+					defer r.Close()
+					for _, want := range []string{"first", secret} {
+						_, got, err := r.Read(t.Context(), nil)
+						require.NoError(t, err)
+						require.Equal(t, want, string(got))
+					}
+					require.NoError(t, <-first)
+					require.NoError(t, <-next)
+				})
+			})
+		}
+	}
+}
+
 // The compressor forgets a streamed message that did not get further than its first frame.
 func TestCancelledCompressedStream(t *testing.T) {
 	for _, takeover := range []bool{false, true} {

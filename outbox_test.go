@@ -62,7 +62,25 @@ func TestOutbox(t *testing.T) {
 		for n := 0; o.queue(text(""), make([]byte, 1000)); n++ {
 			require.Less(t, n, 17)
 		}
+		require.True(t, o.queued.Load())
 		require.Greater(t, len(o.load()), 15_000)
+		require.False(t, o.queued.Load())
+	})
+	t.Run("in a buffer that has grown", func(t *testing.T) {
+		var o, other outbox
+		var numbers []uint64
+		for range 5 {
+			numbers = append(numbers, add(&o, "a"))
+		}
+		numbers = append(numbers, add(&o, strings.Repeat("b", 2000)))
+		add(&other, strings.Repeat("c", 100)) // in the buffer that was too small
+		require.Equal(t, wire("a", "a", "a", "a", "a", strings.Repeat("b", 2000)), string(o.load()))
+		for _, number := range numbers[:5] {
+			require.False(t, o.isOut(number))
+			o.advance(3)
+			require.True(t, o.isOut(number))
+		}
+		require.Equal(t, takenBack, o.takeBackNow(numbers[5]))
 	})
 	t.Run("nothing follows a Close", func(t *testing.T) {
 		var o outbox

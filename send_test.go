@@ -348,3 +348,54 @@ func TestAlongWithAWriteThatFails(t *testing.T) {
 		require.ErrorIs(t, c.Write(t.Context(), Text, nil), syscall.ECONNRESET)
 	})
 }
+
+// Over TLS nobody interrupts another one's write, since that would break the connection.
+func TestContextEndsWhileAnotherWritesOverTLS(t *testing.T) {
+	certificates()
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPipe()
+		nc, peer := tlsOver(t, a, b)
+		defer b.Close()
+		c := newConn(nc, nil, config{})
+		defer c.Close()
+		window(b, 0)
+		write := func(ctx context.Context, p string) <-chan error {
+			done := later(func() error { return c.Write(ctx, Text, []byte(p)) })
+			synctest.Wait()
+			return done
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := write(context.Background(), "first"), write(context.Background(), "second")
+		gone := write(ctx, "gone")
+		const record = 5 + (2 + 5) + 1 + 16
+		window(b, record+10) // the second is cut
+		require.NoError(t, <-first)
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-gone, context.Canceled)
+		require.Empty(t, second)
+		window(b, pipeSize)
+		require.NoError(t, <-second)
+		require.NoError(t, c.Write(t.Context(), Text, []byte("next")))
+		for _, p := range []string{"first", "second", "next"} {
+			expect(t, peer, frame(true, OpText, p, false))
+		}
+	})
+}
+
+// A Pong that becomes due while a writer gives the wire back is not forgotten.
+func TestPongAsTheWireIsGivenBack(t *testing.T) {
+	peer, nc := tcpPair(t)
+	c := newConn(nc, nil, config{})
+	defer c.Close()
+	go func() { _, _, _ = c.Read(context.Background(), nil) }()
+	require.NoError(t, peer.SetReadDeadline(time.Now().Add(20*time.Second)))
+	ping, both := frame(true, OpPing, "p", true), make([]byte, 3+3)
+	for range 5000 {
+		written := later(func() error { return c.Write(context.Background(), Text, []byte("m")) })
+		send(t, peer, ping)
+		_, err := io.ReadFull(peer, both)
+		require.NoError(t, err)
+		require.NoError(t, <-written)
+	}
+}
