@@ -28,7 +28,6 @@ func (c *Conn) ticked() error {
 	}
 	if in.heard {
 		in.heard, in.pinged, in.quiet = false, false, 0
-		c.flushQueued()
 		return c.setTick(in.tick)
 	}
 	sent := c.out.sent.Load()
