@@ -565,6 +565,19 @@ func (c *arrivalConn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
+// Close ends a Shutdown whose Close frame is stuck.
+func TestCloseEndsShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		window(peer, 0)
+		shutdown := later(func() error { return c.Shutdown(t.Context(), 1000, "") })
+		synctest.Wait()
+		require.Empty(t, shutdown)
+		require.NoError(t, c.Close())
+		require.Equal(t, errClosed, <-shutdown)
+	})
+}
+
 // A Read whose turn comes only after our Close leaves what arrives to Shutdown.
 func TestReadBehindShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -404,6 +404,41 @@ func TestKeepAlive(t *testing.T) {
 			}
 		})
 	})
+	t.Run("silence begins anew with each word although a Write is stuck", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			written := later(func() error { return c.Write(t.Context(), Binary, make([]byte, 16<<20)) })
+			var last time.Time
+			go func() {
+				for range 5 {
+					elapse(65 * time.Second)
+					send(t, peer, frame(true, OpPong, "", true))
+					last = time.Now()
+				}
+			}()
+			_, _, err := c.Read(t.Context(), nil)
+			require.ErrorIs(t, err, error(errConnectionSilent))
+			require.ErrorIs(t, <-written, error(errConnectionSilent))
+			require.GreaterOrEqual(t, time.Since(last), time.Minute)
+			require.LessOrEqual(t, time.Since(last), 2*time.Minute)
+		})
+	})
+	t.Run("a peer that was stuck has as long to answer as any", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			const size = 1 << 20
+			written := later(func() error { return c.Write(t.Context(), Binary, make([]byte, size)) })
+			read := later(func() error { _, _, err := c.Read(t.Context(), nil); return err })
+			elapse(65 * time.Second)
+			expect(t, peer, frame(true, OpBinary, string(make([]byte, size)), false))
+			require.NoError(t, <-written)
+			expect(t, peer, emptyPing)
+			elapse(time.Minute - time.Nanosecond)
+			require.Empty(t, read)
+			send(t, peer, frame(true, OpText, "here", true))
+			require.NoError(t, <-read)
+		})
+	})
 	t.Run("a peer that stops inside a large message is asked", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{keepAlive: time.Minute})

@@ -276,6 +276,25 @@ func TestConnsShutdownAfterWait(t *testing.T) {
 	}
 }
 
+// Wait drops what a reader has left, over a socket too, before it waits without a buffer.
+func TestWaitAfterAReaderOverTCP(t *testing.T) {
+	peer, nc := tcpPair(t)
+	c := newConn(nc, nil, config{})
+	for _, size := range []int{10, 50, 5000} {
+		send(t, peer, frame(true, OpBinary, strings.Repeat("x", size), true))
+		_, r, err := c.NextReader(t.Context())
+		require.NoError(t, err)
+		_, err = r.Read(make([]byte, 5))
+		require.NoError(t, err)
+		waiting := later(func() error { return c.Wait(t.Context()) })
+		send(t, peer, frame(true, OpText, "next", true))
+		require.NoError(t, <-waiting)
+		_, got, err := c.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, "next", string(got))
+	}
+}
+
 // What waits in Wait holds nothing, and neither does who is between it and a small message.
 func TestWaitHoldsNoBuffer(t *testing.T) {
 	peer, nc := tcpPair(t)
