@@ -80,7 +80,7 @@ func TestOutbox(t *testing.T) {
 			o.advance(3)
 			require.True(t, o.isOut(number))
 		}
-		require.Equal(t, takenBack, o.takeBackNow(numbers[5]))
+		require.Equal(t, fateTakenBack, o.takeBackNow(numbers[5]))
 	})
 	t.Run("nothing follows a Close", func(t *testing.T) {
 		var o outbox

@@ -399,3 +399,47 @@ func TestPongAsTheWireIsGivenBack(t *testing.T) {
 		require.NoError(t, <-written)
 	}
 }
+
+// A context that ends between two writes of the network cuts none, which TLS would not survive.
+func TestContextEndsBetweenFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, peer := newPipe()
+		u := &unwell{Conn: nc}
+		c := newConn(unwellTLS{u}, nil, config{})
+		defer c.Close()
+		queued := strings.Repeat("q", 10_000)
+		require.NoError(t, c.Queue(t.Context(), Text, []byte(queued)))
+		ctx, cancel := context.WithCancel(t.Context())
+		u.wrote = cancel
+		require.ErrorIs(t, c.Write(ctx, Binary, make([]byte, 60_000)), context.Canceled)
+		require.NoError(t, c.Write(t.Context(), Text, []byte("next")))
+		expect(t, peer, frame(true, OpText, queued, false), frame(true, OpText, "next", false))
+	})
+}
+
+// Close ends a Write whose frame is in a write of the network that hangs.
+func TestCloseEndsAWriteThatIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		goes := make(chan struct{})
+		c := newConn(&unwell{Conn: noDeadline{nc}, called: func() { <-goes }}, nil, config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := later(func() error { return c.Write(t.Context(), Text, nil) })
+		synctest.Wait()
+		second := later(func() error { return c.Write(t.Context(), Text, nil) })
+		synctest.Wait()
+		third := later(func() error { return c.Write(ctx, Text, nil) })
+		synctest.Wait()
+		goes <- struct{}{}
+		require.NoError(t, <-first)
+		synctest.Wait() // the second writes for the third too
+		cancel()
+		synctest.Wait()
+		require.Empty(t, third, "nobody knows yet")
+		require.NoError(t, c.Close())
+		require.ErrorIs(t, <-third, net.ErrClosed)
+		require.Empty(t, second)
+		close(goes)
+		require.ErrorIs(t, <-second, net.ErrClosed)
+	})
+}
