@@ -233,6 +233,18 @@ func (c *Conn) sendPing(ctx context.Context) (*pending, error) {
 	return p, nil
 }
 
+// keepalivePing returns the payload for a Ping that nobody waits for. While there are others,
+// it has a number like theirs: the peer may answer none but the latest.
+func (c *Conn) keepalivePing() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pings == nil || len(c.pings.waiting) == 0 {
+		return nil
+	}
+	c.pings.last++
+	return binary.BigEndian.AppendUint64(nil, c.pings.last)
+}
+
 // awaitPong reads control frames until p is done or a data frame is in front. The caller
 // holds the read turn, which was not barred: no message was in front.
 func (c *Conn) awaitPong(ctx context.Context, p *pending) error {

@@ -278,6 +278,18 @@ func TestPing(t *testing.T) {
 			require.NoError(t, <-done)
 		})
 	})
+	t.Run("behind it one of the keepalive, and only that answered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Minute})
+			done := make(chan error, 1)
+			go func() { done <- c.Ping(t.Context()) }()
+			expect(t, peer, frame(true, OpPing, "\x00\x00\x00\x00\x00\x00\x00\x01", false))
+			elapse(31 * time.Second)
+			expect(t, peer, frame(true, OpPing, "\x00\x00\x00\x00\x00\x00\x00\x02", false))
+			send(t, peer, frame(true, OpPong, "\x00\x00\x00\x00\x00\x00\x00\x02", true))
+			require.NoError(t, <-done)
+		})
+	})
 	t.Run("context", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{})

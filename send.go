@@ -429,7 +429,7 @@ func (c *Conn) tryPing() bool {
 	if !c.out.wire.try() {
 		return false
 	}
-	c.out.box.addControl(OpPing, nil)
+	c.out.box.addControl(OpPing, c.keepalivePing())
 	c.out.flushDue.Store(true)
 	c.releaseWire()
 	return true
