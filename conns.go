@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Conns is a set of connections, those of a server. A connection joins by [AcceptOptions].Conns
@@ -202,33 +203,39 @@ func (c *Conn) leave(ctx context.Context, code StatusCode, reason string) {
 	c.drop(errClosed) // nothing can be sent
 }
 
+// streamedInterval is how often Conns.Shutdown looks whether a streamed message has ended.
+const streamedInterval = 10 * time.Millisecond
+
 // awaitSession waits until no message is received, worked on or written, and takes the message
 // turn. It returns false if the connection or ctx ended before.
 func (c *Conn) awaitSession(ctx context.Context) bool {
 	s := c.session
 	s.back = make(chan struct{}, 1)
 	s.state.Or(sessionLeaves)
+	timer := time.NewTimer(streamedInterval)
+	defer timer.Stop()
 	for {
 		switch state := s.state.Load(); {
 		case state&sessionLeft != 0:
 			return true
-		case state&sessionWaits != 0:
-			if !c.wait(ctx, &c.out.message) {
-				return false
-			}
+		case state&sessionWaits != 0 && c.out.message.try():
 			// A message that began meanwhile comes first.
 			if s.state.CompareAndSwap(sessionWaits|sessionLeaves, sessionWaits|sessionLeaves|sessionLeft) {
 				return true
 			}
 			c.out.message.release()
-		default:
-			select {
-			case <-s.back:
-			case <-c.over():
-				return false
-			case <-ctx.Done():
-				return false
-			}
+		}
+		// Not by getting in line for the message turn: it would be ours for longer than a busy
+		// session waits, which then would find it taken each time. Nobody tells when another
+		// goroutine's streamed message ends.
+		timer.Reset(streamedInterval)
+		select {
+		case <-s.back:
+		case <-timer.C:
+		case <-c.over():
+			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
 }

@@ -30,7 +30,7 @@ var imports = map[string]string{
 	"pool.go":       "sync",
 	"turn.go":       "context sync",
 	"origin.go":     "fmt net/netip strconv strings",
-	"conns.go":      "context fmt iter maps net slices sync sync/atomic",
+	"conns.go":      "context fmt iter maps net slices sync sync/atomic time",
 }
 
 // codec is pure: no file of it may mention a connection or what belongs to one.
