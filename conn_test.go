@@ -420,14 +420,14 @@ func TestKeepAlive(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{keepAlive: time.Minute})
 			written := later(func() error { return c.Write(t.Context(), Binary, make([]byte, 16<<20)) })
-			var last time.Time
+			start := time.Now()
 			go func() {
 				for range 5 {
 					elapse(65 * time.Second)
 					send(t, peer, frame(true, OpPong, "", true))
-					last = time.Now()
 				}
 			}()
+			last := start.Add(5 * 65 * time.Second)
 			_, _, err := c.Read(t.Context(), nil)
 			require.ErrorIs(t, err, error(errConnectionSilent))
 			require.ErrorIs(t, <-written, error(errConnectionSilent))

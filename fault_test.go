@@ -96,7 +96,7 @@ var faultCells = []faultCell{
 	// role, state, fault, Read, later calls, the peer sees, time as a server and as a client, Shutdown
 	{both, idle, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, idle, fin, eof, eof, "EOF", 0, 0, ""},
-	{both, idle, silence, dead, dead, "ping; EOF", 45 * time.Second, 45 * time.Second, ""},
+	{both, idle, silence, dead, dead, "ping 2; EOF", 45 * time.Second, 45 * time.Second, ""},
 	{both, idle, byteByByte, theMessage, usable, "", 11 * pace, 7 * pace, ""},
 	{both, idle, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
 	{both, idle, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
@@ -106,7 +106,7 @@ var faultCells = []faultCell{
 
 	{both, insideHeader, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insideHeader, fin, eof, eof, "EOF", 0, 0, ""},
-	{both, insideHeader, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
+	{both, insideHeader, silence, dead, dead, "ping 2; EOF", 60 * time.Second, 60 * time.Second, ""},
 	{both, insideHeader, byteByByte, theMessage, usable, "", 10 * pace, 6 * pace, ""},
 	{both, insideHeader, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
 	{both, insideHeader, duplicateClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
@@ -116,7 +116,7 @@ var faultCells = []faultCell{
 
 	{both, insidePayload, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insidePayload, fin, eof, eof, "EOF", 0, 0, ""},
-	{both, insidePayload, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
+	{both, insidePayload, silence, dead, dead, "ping 2; EOF", 60 * time.Second, 60 * time.Second, ""},
 	{both, insidePayload, byteByByte, theMessage, usable, "", 3 * pace, 3 * pace, ""},
 	{both, insidePayload, garbage, "ProtocolError 1007", "ProtocolError 1007", "close 1007 text is not UTF-8; EOF", linger, linger, ""},
 	{both, insidePayload, duplicateClose, theMessage, away, "close 4000 away; EOF", 0, linger, ""},
@@ -127,7 +127,7 @@ var faultCells = []faultCell{
 	// A Close frame may come here: the message is lost.
 	{both, betweenFragments, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, betweenFragments, fin, eof, eof, "EOF", 0, 0, ""},
-	{both, betweenFragments, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
+	{both, betweenFragments, silence, dead, dead, "ping 2; EOF", 60 * time.Second, 60 * time.Second, ""},
 	{both, betweenFragments, byteByByte, theMessage, usable, "", 8 * pace, 4 * pace, ""},
 	{both, betweenFragments, garbage, "ProtocolError 1002", "ProtocolError 1002", "close 1002 payload length has its top bit set; EOF", linger, linger, ""},
 	{both, betweenFragments, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
@@ -138,7 +138,7 @@ var faultCells = []faultCell{
 	// Nothing is inflated before all is there: garbage is found then.
 	{both, insideCompressed, reset, econn, econn, "its own reset", 0, 0, ""},
 	{both, insideCompressed, fin, eof, eof, "EOF", 0, 0, ""},
-	{both, insideCompressed, silence, dead, dead, "ping; EOF", 60 * time.Second, 60 * time.Second, ""},
+	{both, insideCompressed, silence, dead, dead, "ping 2; EOF", 60 * time.Second, 60 * time.Second, ""},
 	{both, insideCompressed, byteByByte, theMessage, usable, "", 10 * pace, 6 * pace, ""},
 	{both, insideCompressed, garbage, "ProtocolError 1007", "ProtocolError 1007", "close 1007 compressed message is cut off; EOF", linger, linger, ""},
 	{both, insideCompressed, duplicateClose, away, away, "close 4000 away; EOF", 0, linger, ""},
