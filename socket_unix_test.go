@@ -153,5 +153,4 @@ func TestWriteOfMoreThanTheSocketTakes(t *testing.T) {
 		expect(t, peer, frame(true, OpText, p, false))
 	}
 	require.NoError(t, <-written)
-	require.Greater(t, c.out.sent.Load(), uint64(messages), "some were taken in pieces")
 }
