@@ -137,6 +137,7 @@ func TestSocketOfAPeerThatHasReset(t *testing.T) {
 // A first try that the socket takes in part is gone on with.
 func TestWriteOfMoreThanTheSocketTakes(t *testing.T) {
 	peer, nc := tcpPair(t)
+	require.NoError(t, nc.(*net.TCPConn).SetWriteBuffer(16<<10)) // less than a message
 	c := newConn(nc, nil, config{})
 	defer c.Close()
 	p := string(bytes.Repeat([]byte("0123456789"), 6<<10))
@@ -153,4 +154,5 @@ func TestWriteOfMoreThanTheSocketTakes(t *testing.T) {
 		expect(t, peer, frame(true, OpText, p, false))
 	}
 	require.NoError(t, <-written)
+	require.Greater(t, c.out.sent.Load(), uint64(messages), "some were taken in pieces")
 }
