@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -23,11 +25,22 @@ import (
 // The tests of this file run over real sockets: what the connection in memory cannot show.
 
 // tcpPair returns both ends of a TCP connection.
-func tcpPair(t testing.TB) (net.Conn, net.Conn) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func tcpPair(t testing.TB) (net.Conn, net.Conn) { return socketsPair(t, "tcp", "127.0.0.1:0") }
+
+// unixPair returns both ends of a Unix connection. Unlike TCP's, once it is full it stays so
+// until its peer reads.
+func unixPair(t testing.TB) (net.Conn, net.Conn) {
+	dir, err := os.MkdirTemp("", "") // t.TempDir may be too long for an address
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return socketsPair(t, "unix", filepath.Join(dir, "s"))
+}
+
+func socketsPair(t testing.TB, network, address string) (net.Conn, net.Conn) {
+	l, err := net.Listen(network, address)
 	require.NoError(t, err)
 	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
+	a, err := net.Dial(network, l.Addr().String())
 	require.NoError(t, err)
 	b, err := l.Accept()
 	require.NoError(t, err)
