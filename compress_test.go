@@ -474,9 +474,14 @@ func TestCompressionMemory(t *testing.T) {
 		{true, 12, 11, 5},
 		{true, 9, 4, 1},
 	} {
-		send, recv := connMemory(test.takeover, test.bits)
-		assert.InDelta(t, test.send<<10, send, 512, "takeover=%v bits=%d", test.takeover, test.bits)
-		assert.InDelta(t, test.recv<<10, recv, 512, "takeover=%v bits=%d", test.takeover, test.bits)
+		var got [5]string // what another test has left may go while it is measured
+		ok := false
+		for i := 0; i < len(got) && !ok; i++ {
+			send, recv := connMemory(test.takeover, test.bits)
+			got[i] = fmt.Sprintf("%d and %d bytes", send, recv)
+			ok = max(send-test.send<<10, test.send<<10-send, recv-test.recv<<10, test.recv<<10-recv) <= 512
+		}
+		assert.True(t, ok, "takeover=%v bits=%d: %q", test.takeover, test.bits, got)
 	}
 	// Little has been sent: little is held.
 	d := sending(true, 15, 4)
