@@ -360,8 +360,20 @@ func (f *firstError) get() error {
 
 // set returns the error that is kept.
 func (f *firstError) set(err error) error {
-	if f.p.CompareAndSwap(nil, &err) {
-		return err
+	if f.p.Load() == nil {
+		first := err
+		f.p.CompareAndSwap(nil, &first)
 	}
 	return *f.p.Load()
 }
+
+// A networkError is an error of the network connection. Its text is made when somebody wants
+// it: many connections may break at a time.
+type networkError struct {
+	op  string
+	err error
+}
+
+func (e *networkError) Error() string { return "websocket: " + e.op + ": " + e.err.Error() }
+
+func (e *networkError) Unwrap() error { return e.err }

@@ -3,7 +3,6 @@ package websocket
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 )
@@ -170,7 +169,7 @@ func (c *Conn) readFailed(err error) error {
 		if err == io.EOF {
 			err = errClosedWithoutFrame
 		} else if err != errConnectionSilent {
-			err = fmt.Errorf("websocket: read: %w", err)
+			err = &networkError{"read", err}
 		}
 		c.drop(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
@@ -401,7 +400,7 @@ func (c *Conn) transmitNow(b []byte) (sent int) {
 
 // writeFailed makes an error of the network permanent.
 func (c *Conn) writeFailed(ctx context.Context, err error) error {
-	err = fmt.Errorf("websocket: write: %w", err)
+	err = &networkError{"write", err}
 	first := c.out.err.set(err)
 	c.out.box.discard()
 	if first != errClosed {
