@@ -124,15 +124,10 @@ func (o *outbox) room(n, limit int) *buffer {
 		g.buf = getBuffer(maxHeaderSize + n)
 		return g.buf
 	}
-	if have := len(g.buf.b); have+n > limit {
+	if len(g.buf.b)+n > limit {
 		return nil
-	} else if need := have + maxHeaderSize + n; need > cap(g.buf.b) {
-		larger := getBuffer(need)
-		larger.b = append(larger.b, g.buf.b...)
-		larger.frames = append(larger.frames, g.buf.frames...)
-		putBuffer(g.buf)
-		g.buf = larger
 	}
+	g.buf = g.buf.reserve(maxHeaderSize + n)
 	return g.buf
 }
 
