@@ -156,14 +156,14 @@ func (o *outbox) load() []byte {
 	return o.leaving.buf.b[o.leaving.sent:]
 }
 
-// advance says that n more bytes of what load returned are out. It is for the holder of the
-// wire.
-func (o *outbox) advance(n int) {
+// advance says that n more bytes of what load returned are out. It reports whether frames have
+// gathered meanwhile. It is for the holder of the wire.
+func (o *outbox) advance(n int) (more bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := &o.leaving
 	if l.buf == nil {
-		return // discarded
+		return false // discarded
 	}
 	l.sent += n
 	frames := l.buf.frames
@@ -177,6 +177,7 @@ func (o *outbox) advance(n int) {
 	if len(frames) == 0 {
 		l.drop()
 	}
+	return o.gathered.buf != nil
 }
 
 // unfinished reports whether what load returned is not all out. It is for the holder of the

@@ -93,35 +93,63 @@ func (c *Conn) sendDue() bool {
 	out := &c.out
 	for c.due() {
 		out.flushDue.Store(false)
-		if out.pongDue.Swap(false) {
+		if out.pongDue.Load() {
+			out.pongDue.Store(false)
 			c.addPong()
 		}
 		if !c.sendNow() {
-			go func() {
-				_ = c.flush(context.Background())
-				c.releaseWire()
-			}()
+			c.sendLater()
 			return false
 		}
 	}
 	return true
 }
 
-// sendNow sends what has gathered as far as the network takes it at once, and reports whether
-// that is all. The caller holds the wire.
+// sendLater sends what is left of what has gathered. It takes over the wire.
+func (c *Conn) sendLater() {
+	go func() {
+		_ = c.flush(context.Background())
+		c.releaseWire()
+	}()
+}
+
+// sendNow sends what has gathered as far as the network takes it at once, which is nothing
+// where that cannot be tried without harm, and reports whether that is all. It and transmit
+// are the only places that write to the network. The caller holds the wire.
 func (c *Conn) sendNow() bool {
-	box := &c.out.box
-	for {
-		b := box.load()
-		if b == nil {
-			return true
+	out := &c.out
+	for b := out.box.load(); b != nil; {
+		n := 0
+		if c.socket.usable() {
+			var err error
+			n, err = c.socket.write(b, false, &out.sent)
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				_ = c.writeFailed(context.Background(), err) // a socket says but once why
+			}
+		} else if !out.fragile {
+			n = c.writePrompt(b)
 		}
-		n := c.transmitNow(b)
-		box.advance(n)
+		more := out.box.advance(n)
 		if n < len(b) {
 			return false
 		}
+		if !more {
+			break
+		}
+		b = out.box.load()
 	}
+	return true
+}
+
+// writePrompt writes some of b if that takes the network no longer than promptTimeout.
+func (c *Conn) writePrompt(b []byte) (n int) {
+	w := &c.out.watch
+	w.watch(c, context.Background())
+	if w.setDeadlineAt(c, time.Now().Add(promptTimeout)) == nil {
+		n, _ = c.writePiece(b) // leaves errors to transmit
+		_ = w.setDeadlineAt(c, time.Time{})
+	}
+	return n
 }
 
 func (c *Conn) addPong() {
@@ -324,7 +352,7 @@ func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) 
 	return sent, err
 }
 
-// transmit writes b to the network: it and transmitNow are the only places that do. It writes
+// transmit writes b to the network: it and sendNow are the only places that do. It writes
 // less, without an error, if another writer interrupts it to take a frame back. If ctx
 // ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
@@ -377,27 +405,6 @@ func (c *Conn) writePiece(b []byte) (n int, err error) {
 	return n, err
 }
 
-// transmitNow writes of b what the network takes at once, which is nothing where that cannot
-// be tried without harm. It leaves errors to transmit. The caller holds the wire.
-func (c *Conn) transmitNow(b []byte) (sent int) {
-	out := &c.out
-	switch {
-	case c.socket.usable():
-		var err error
-		sent, err = c.socket.write(b, false, &out.sent)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			_ = c.writeFailed(context.Background(), err) // a socket says but once why
-		}
-	case !out.fragile:
-		out.watch.watch(c, context.Background())
-		if out.watch.setDeadlineAt(c, time.Now().Add(promptTimeout)) == nil {
-			sent, _ = c.writePiece(b)
-			_ = out.watch.setDeadlineAt(c, time.Time{})
-		}
-	}
-	return sent
-}
-
 // writeFailed makes an error of the network permanent.
 func (c *Conn) writeFailed(ctx context.Context, err error) error {
 	err = &networkError{"write", err}
@@ -434,11 +441,16 @@ func (c *Conn) tryPing() bool {
 	return true
 }
 
-// flushQueued sends what is queued, before a Read waits.
+// flushQueued sends what is queued, or leaves that to the holder of the wire.
 func (c *Conn) flushQueued() {
-	if c.out.box.queued.Load() {
+	switch {
+	case !c.out.wire.try():
 		c.out.flushDue.Store(true)
 		c.trySendDue()
+	case c.sendNow():
+		c.releaseWire()
+	default:
+		c.sendLater()
 	}
 }
 
