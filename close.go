@@ -215,7 +215,7 @@ func (c *Conn) announceClose(ctx context.Context, code StatusCode, reason string
 // awaitClose discards what arrives up to the peer's Close, which ends the connection.
 func (c *Conn) awaitClose(ctx context.Context) error {
 	for {
-		if err := c.takeRead(ctx); err != nil {
+		if err := c.takeRead(ctx, nil); err != nil {
 			return c.answered(err)
 		}
 		err := c.discard(ctx)

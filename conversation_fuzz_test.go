@@ -42,6 +42,7 @@ type side struct {
 	c     *Conn
 	peer  *side
 	style int  // of reading
+	loops bool // what is read whole is read by Messages
 	roomy bool // the network takes all that a script sends, at once
 
 	lanes [lanes]chan func()
@@ -68,6 +69,7 @@ func converse(t *testing.T, mode uint16, script []byte) {
 	chunk := []int{0, 7}[take(2)]
 	c, s := &side{name: "client", style: take(8)}, &side{name: "server", style: take(8)}
 	closer := []*side{c, s}[take(2)]
+	c.loops, s.loops = take(2) == 1, take(2) == 1
 	c.peer, s.peer = s, c
 
 	a, b := newPipeSize(size[0], size[1])
@@ -198,8 +200,15 @@ func (x *side) readAll(t *testing.T) {
 		if style == 7 {
 			style = n % 6
 		}
-		msg, err := x.readOne(t, style, n, buf)
-		if errors.Is(err, context.DeadlineExceeded) {
+		var msg []byte
+		var err error
+		looped := x.loops && (style < 2 || style > 4)
+		if looped {
+			err = x.readLoop(t, style, n)
+		} else {
+			msg, err = x.readOne(t, style, n, buf)
+		}
+		if errors.Is(err, context.DeadlineExceeded) || looped && err == nil {
 			continue
 		}
 		if err != nil || !x.received(t, msg, style != 4) {
@@ -211,6 +220,37 @@ func (x *side) readAll(t *testing.T) {
 		buf = msg[:0]
 	}
 }
+
+// readLoop reads by Messages, one message only if the style changes. The body takes its time,
+// while others use the connection.
+func (x *side) readLoop(t *testing.T, style, n int) error {
+	ctx, cancel := t.Context(), func() {}
+	switch {
+	case style == 1:
+		ctx, cancel = context.WithTimeout(ctx, 20*time.Millisecond)
+	case style == 6 && n == 0:
+		elapse(700 * time.Millisecond) // Ping has to read
+	}
+	defer cancel()
+	for m, err := range x.c.Messages(ctx) {
+		if err != nil {
+			return err
+		}
+		if style == 5 {
+			elapse(10 * time.Millisecond)
+		}
+		if !x.received(t, m.Payload, true) {
+			return errMisread
+		}
+		spoil(m.Payload)
+		if x.style == 7 {
+			break
+		}
+	}
+	return nil
+}
+
+var errMisread = errors.New("not what was sent")
 
 func (x *side) readOne(t *testing.T, style, n int, buf []byte) (msg []byte, err error) {
 	ctx, cancel := t.Context(), func() {}

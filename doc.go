@@ -153,13 +153,13 @@
 // handler runs, 10 KB and more: a server with many connections returns from the handler and
 // goes on in a goroutine of its own, with a context of its own.
 //
-// The result of Read is appended to the caller's slice. Without that, as with a nil slice,
-// each message is allocated:
+// A loop over [Conn.Messages] has the memory of each message on loan, until the next one. A
+// goroutine that does little else than that and Queue needs a stack of 2 KiB, so that an idle
+// connection over TCP takes about 4.5 KB in all.
+//
+// The result of [Conn.Read] is appended to the caller's slice, which is the caller's for good.
+// With a nil slice each message is allocated. One that is used again is held while nothing
+// comes, and is as large as the largest message so far:
 //
 //	typ, buf, err = c.Read(ctx, buf[:0])
-//
-// The slice is then held while nothing comes, and is as large as the largest message so far.
-// [Conn.Wait] makes it possible to take one from a pool when a message has come. A goroutine
-// that calls Wait, Read and Queue and little else needs a stack of 2 KiB, so that an idle
-// connection over TCP takes about 4.5 KB in all.
 package websocket

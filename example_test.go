@@ -24,13 +24,10 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 	go func() {
 		defer c.Close()
-		var buf []byte
-		for {
-			typ, msg, err := c.Read(context.Background(), buf[:0])
-			if err != nil || c.Write(context.Background(), typ, msg) != nil {
+		for msg, err := range c.Messages(context.Background()) {
+			if err != nil || c.Write(context.Background(), msg.Type, msg.Payload) != nil {
 				return
 			}
-			buf = msg
 		}
 	}()
 }

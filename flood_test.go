@@ -138,7 +138,7 @@ func TestFloodOfEmptyFragments(t *testing.T) {
 			}()
 			_, _, err := c.Read(t.Context(), nil)
 			require.ErrorIs(t, err, error(errTooManyFragments))
-			require.LessOrEqual(t, c.in.empty, maxEmptyFragments, "it is refused at the first one too many")
+			require.LessOrEqual(t, int(c.in.empty), maxEmptyFragments, "it is refused at the first one too many")
 		})
 	})
 	t.Run("of many messages", func(t *testing.T) {

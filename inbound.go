@@ -46,11 +46,12 @@ type inbound struct {
 	watch  watcher
 
 	// Bytes that arrived and were not consumed: buf[r:w]. buf is small while nothing is there.
-	buf    []byte
-	r, w   int
-	pooled *buffer // of buf, if it is on loan
-	small  *[headroom]byte
-	next   int // size of the buffer for the next read: what filled one has probably left more
+	buf      []byte
+	r, w     int
+	pooled   *buffer // of buf, if it is on loan
+	small    *[headroom]byte
+	next     int32 // size of the buffer for the next read: what filled one has probably left more
+	expected int32 // size of the latest message of a Messages loop: more like it may come
 
 	// The frame that is being received, from its consumed header on.
 	remaining uint64 // bytes of payload to come
@@ -58,21 +59,21 @@ type inbound struct {
 	keyPos    uint8
 	fin       bool
 	dataAhead bool // a data frame's header is in front, not consumed
+	lent      bool // the message before buf[r], in pooled, is on loan
 
 	// The message that is being received.
 	size       uint64         // claimed by its frames so far
-	empty      int            // fragments
 	partial    []byte         // its payload as far as an interrupted Read has received it
 	stream     *messageReader // who reads it, if it is streamed
 	inflate    *inflater      // of compressed messages, nil if there are none
 	inflating  *inflateReader // of this one, if it is read piece by piece
+	empty      int32          // fragments
 	state      inboundState   // fragmented: the message goes on after the current frame
 	open       bool           // there is one
 	typ        MessageType
 	compressed bool
 	utf8       utf8State
 	skip       bool // nobody reads it: it is to be dropped
-	awaited    bool // Wait has returned for it
 
 	// Keepalive.
 	heard  bool  // something arrived since the last tick
@@ -90,8 +91,9 @@ func (in *inbound) init(buffered []byte, waits bool) {
 	in.shrink()
 }
 
-// takeRead takes the read turn. A permanent error comes before that of the context.
-func (c *Conn) takeRead(ctx context.Context) error {
+// takeRead takes the read turn, and ends the caller's loan l, if there is one. A permanent error
+// comes before that of the context.
+func (c *Conn) takeRead(ctx context.Context, l *loan) error {
 	if err := c.in.err.get(); err != nil {
 		return err
 	}
@@ -107,6 +109,12 @@ func (c *Conn) takeRead(ctx context.Context) error {
 	if err := c.in.err.get(); err != nil {
 		c.releaseRead()
 		return overError(ctx, err)
+	}
+	if l != nil {
+		c.in.endLoan(l)
+	}
+	if c.in.lent {
+		c.in.unshare()
 	}
 	return nil
 }
@@ -182,7 +190,7 @@ func (c *Conn) nextFrame(ctx context.Context) (h Header, n int, err error) {
 
 // checkSize judges what h claims before a byte of its payload is read.
 func (in *inbound) checkSize(h Header) *ProtocolError {
-	size, empty, compressed := uint64(0), 0, h.RSV1
+	size, empty, compressed := uint64(0), int32(0), h.RSV1
 	if h.Opcode == OpContinuation {
 		size, empty, compressed = in.size, in.empty, in.compressed
 	}
@@ -202,7 +210,7 @@ func (in *inbound) checkSize(h Header) *ProtocolError {
 
 // unfinished reports whether there is a message that a call to come goes on with.
 func (in *inbound) unfinished() bool {
-	return in.open || in.awaited || in.inflating != nil || len(in.partial) > 0
+	return in.open || in.inflating != nil || len(in.partial) > 0
 }
 
 // messageAhead reports whether a message is to be read before anything else: a data frame, or
@@ -287,7 +295,7 @@ func (c *Conn) buffered(ctx context.Context, limit int) ([]byte, error) {
 
 // appendPayload appends some payload of the current message to dst, or nothing at a tick.
 func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
-	if c.in.r < c.in.w || c.in.remaining < directReadSize {
+	if !c.in.readsDirect() {
 		return c.appendBuffered(ctx, dst)
 	}
 	dst = c.in.grow(dst)
@@ -303,11 +311,24 @@ func (c *Conn) appendBuffered(ctx context.Context, dst []byte) ([]byte, error) {
 	return append(dst, chunk...), nil
 }
 
-// grow makes room for payload behind dst. Memory follows what has arrived: no more than that,
-// or directReadSize, is taken on a mere claim.
+// readsDirect reports whether payload is read past the buffer.
+func (in *inbound) readsDirect() bool { return in.r == in.w && in.remaining >= directReadSize }
+
+// ahead returns how much room there may be for payload of the current frame that has not
+// arrived. Memory follows what has: no more than that, or directReadSize, is taken on a mere
+// claim, unless a message before this one has shown that so much does come.
+func (in *inbound) ahead() int {
+	arrived := in.size - in.remaining
+	n := max(arrived, directReadSize)
+	if arrived >= readBufferSize {
+		n = max(n, uint64(in.expected))
+	}
+	return int(min(in.remaining, n))
+}
+
+// grow makes room for payload behind dst.
 func (in *inbound) grow(dst []byte) []byte {
-	arrived := max(in.size-in.remaining, directReadSize)
-	n := len(dst) + int(min(in.remaining, arrived))
+	n := len(dst) + in.ahead()
 	if n <= cap(dst) {
 		return dst
 	}
@@ -334,8 +355,9 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 }
 
 // readDirect reads payload of the current frame from the network into p, or nothing at a tick.
-// The buffer is empty.
+// The buffer is empty, and nobody needs it meanwhile.
 func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
+	c.in.shrink()
 	c.in.next = 0
 	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
 	if err == errTick {

@@ -11,18 +11,27 @@ import (
 
 // readCompressed appends the current message to buf.
 func (c *Conn) readCompressed(ctx context.Context, buf []byte) (msg []byte, err error) {
-	in := &c.in
-	var payload []byte
-	if in.open && in.fin && len(in.partial) == 0 && uint64(in.w-in.r) >= in.remaining {
-		// As a rule the message is one small frame, which is in the buffer already.
-		payload, err = c.buffered(ctx, math.MaxInt)
-	} else {
-		err = c.collect(ctx)
-		payload = in.partial
-	}
+	payload, err := c.compressed(ctx)
 	if err != nil {
 		return buf, err
 	}
+	return c.inflateMessage(ctx, buf, payload)
+}
+
+// compressed receives the current message's payload.
+func (c *Conn) compressed(ctx context.Context) ([]byte, error) {
+	in := &c.in
+	if in.open && in.fin && len(in.partial) == 0 && uint64(in.w-in.r) >= in.remaining {
+		// As a rule the message is one small frame, which is in the buffer already.
+		return c.buffered(ctx, math.MaxInt)
+	}
+	err := c.collect(ctx)
+	return in.partial, err
+}
+
+// inflateMessage appends the current message, whose payload has been received, to buf.
+func (c *Conn) inflateMessage(ctx context.Context, buf, payload []byte) (msg []byte, err error) {
+	in := &c.in
 	if in.inflating == nil {
 		msg, err = in.inflate.appendMessage(buf, payload, in.limit)
 	} else { // a NetConn has read the beginning

@@ -78,28 +78,24 @@ var networks = map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, 
 func TestStreamsOverTheNetwork(t *testing.T) {
 	for name, pair := range networks {
 		t.Run(name, func(t *testing.T) {
-			for _, s := range streams() {
-				peer, nc := pair(t)
-				c := newConn(nc, nil, streamConfig)
-				sent := collect(peer)
-				go func() {
-					_, _ = peer.Write(s.bytes)
-					_ = peer.(interface{ CloseWrite() error }).CloseWrite()
-				}()
-				var messages []string
-				var err error
-				for {
-					var typ MessageType
-					var msg []byte
-					if typ, msg, err = c.Read(t.Context(), nil); err != nil {
-						break
+			for _, w := range wholeWays {
+				for _, s := range streams() {
+					peer, nc := pair(t)
+					c := newConn(nc, nil, streamConfig)
+					sent := collect(peer)
+					go func() {
+						_, _ = peer.Write(s.bytes)
+						_ = peer.(interface{ CloseWrite() error }).CloseWrite()
+					}()
+					var messages []string
+					err := w.read(t.Context(), c, func(typ MessageType, msg []byte) {
+						messages = append(messages, typ.String()+" "+string(msg))
+					})
+					require.Equal(t, s.messages, messages, "%s, %s", w.name, s.name)
+					require.ErrorContains(t, err, s.err, "%s, %s", w.name, s.name)
+					if perr, ok := errors.AsType[*ProtocolError](err); ok {
+						require.True(t, bytes.HasSuffix(<-sent, closeFrame(perr.Code, perr.Reason, false)), "%s: the peer reads why", s.name)
 					}
-					messages = append(messages, typ.String()+" "+string(msg))
-				}
-				require.Equal(t, s.messages, messages, s.name)
-				require.ErrorContains(t, err, s.err, s.name)
-				if perr, ok := errors.AsType[*ProtocolError](err); ok {
-					require.True(t, bytes.HasSuffix(<-sent, closeFrame(perr.Code, perr.Reason, false)), "%s: the peer reads why", s.name)
 				}
 			}
 		})
@@ -109,36 +105,32 @@ func TestStreamsOverTheNetwork(t *testing.T) {
 // Interrupted before, inside and behind frames, by contexts of all kinds.
 func TestInterruptedOverTheNetwork(t *testing.T) {
 	for name, pair := range networks {
-		t.Run(name, func(t *testing.T) {
-			peer, nc := pair(t)
-			c := newConn(nc, nil, config{keepAlive: -1})
-			large := strings.Repeat("0123456789", 10_000)
-			all := append(frame(true, OpText, "Hello", true), frame(true, OpText, large, true)...)
-			cuts := []int{0, 1, 2, 6, 11, 12, 13, 20, 25, 5000, 40_000, len(all) - 1, len(all)}
-			var got []string
-			for i, at := range cuts {
-				if i > 0 {
-					_, err := peer.Write(all[cuts[i-1]:at])
-					require.NoError(t, err)
+		for _, w := range wholeWays {
+			t.Run(name+", "+w.name, func(t *testing.T) {
+				peer, nc := pair(t)
+				c := newConn(nc, nil, config{keepAlive: -1})
+				large := strings.Repeat("0123456789", 10_000)
+				all := append(frame(true, OpText, "Hello", true), frame(true, OpText, large, true)...)
+				cuts := []int{0, 1, 2, 6, 11, 12, 13, 20, 25, 5000, 40_000, len(all) - 1, len(all)}
+				var got []string
+				read := func(ctx context.Context) error {
+					return w.read(ctx, c, func(_ MessageType, msg []byte) { got = append(got, string(msg)) })
 				}
-				for {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-					_, msg, err := c.Read(ctx, nil)
-					cancel()
-					if err != nil {
-						require.ErrorIs(t, err, context.DeadlineExceeded)
-						break
+				for i, at := range cuts {
+					if i > 0 {
+						_, err := peer.Write(all[cuts[i-1]:at])
+						require.NoError(t, err)
 					}
-					got = append(got, string(msg))
+					ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+					require.ErrorIs(t, read(ctx), context.DeadlineExceeded)
+					cancel()
 				}
-			}
-			for len(got) < 2 { // the network may have been slower than our patience
-				_, msg, err := c.Read(t.Context(), nil)
-				require.NoError(t, err)
-				got = append(got, string(msg))
-			}
-			require.Equal(t, []string{"Hello", large}, got)
-		})
+				// The network may have been slower than our patience.
+				require.NoError(t, peer.(interface{ CloseWrite() error }).CloseWrite())
+				require.ErrorIs(t, read(t.Context()), io.ErrUnexpectedEOF)
+				require.Equal(t, []string{"Hello", large}, got)
+			})
+		}
 	}
 }
 
@@ -283,5 +275,107 @@ func TestNothingIsAllocated(t *testing.T) {
 			_, _, _ = c.Read(ctx, buf)
 			_, _, _ = c.Read(ctx, buf)
 		}), name)
+	}
+}
+
+// A loop that answers by Queue: the memory of a message comes from the pools and goes back.
+func TestNothingIsAllocatedInALoop(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	for _, size := range []int{0, 30, 1 << 10, 64 << 10} {
+		for name, ctx := range map[string]context.Context{"background": context.Background(), "cancellable": t.Context()} {
+			for _, batch := range []int{1, 10} {
+				if batch*size > 64<<10 {
+					continue // nobody would read what the other one writes
+				}
+				t.Run(fmt.Sprintf("%d, %s, %d at once", size, name, batch), func(t *testing.T) {
+					a, b := tcpPair(t)
+					c, s := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
+					done := later(func() error {
+						for m, err := range s.Messages(ctx) {
+							if err == nil {
+								err = s.Queue(ctx, m.Type, m.Payload)
+							}
+							if err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					p := bytes.Repeat([]byte("x"), size)
+					buf := make([]byte, 0, size)
+					assert.Zero(t, testing.AllocsPerRun(100, func() {
+						for range batch {
+							_ = c.Queue(ctx, Binary, p)
+						}
+						_ = c.Flush(ctx)
+						for range batch {
+							_, _, _ = c.Read(ctx, buf)
+						}
+					}))
+					require.NoError(t, c.Shutdown(t.Context(), 1000, ""))
+					require.Equal(t, &CloseError{1000, ""}, <-done)
+				})
+			}
+		}
+	}
+}
+
+// Nor is anything by loops that are left after a message, with nothing behind it.
+func TestNothingIsAllocatedByShortLoops(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	for _, size := range []int{30, 64 << 10} {
+		a, b := tcpPair(t)
+		c, s := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
+		p := bytes.Repeat([]byte("x"), size)
+		assert.Zero(t, testing.AllocsPerRun(100, func() {
+			_ = c.Write(context.Background(), Binary, p)
+			for m, err := range s.Messages(context.Background()) {
+				if err != nil || len(m.Payload) != size {
+					t.Error(err, len(m.Payload))
+				}
+				break
+			}
+		}), size)
+	}
+}
+
+// Nor is anything for a message that is larger than the last one.
+func TestNothingIsAllocatedForALargerMessage(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	large := string(patterned(64 << 10))
+	for form, message := range map[string][]byte{
+		"plain":     frame(true, OpBinary, large, true),
+		"fragments": append(frame(false, OpBinary, large[:10_000], true), frame(true, OpContinuation, large[10_000:], true)...),
+	} {
+		peer, nc := unixPair(t)
+		c := newConn(nc, nil, config{})
+		small := frame(true, OpText, "small", true)
+		n, read := 0, make(chan struct{})
+		done := later(func() error {
+			for _, err := range c.Messages(t.Context()) {
+				if err != nil {
+					return err
+				}
+				n++
+				read <- struct{}{}
+			}
+			return nil
+		})
+		allocs := testing.AllocsPerRun(100, func() {
+			_, _ = peer.Write(small)
+			<-read
+			_, _ = peer.Write(message)
+			<-read
+		})
+		assert.Zero(t, allocs, form)
+		require.Equal(t, 202, n)
+		require.NoError(t, peer.Close())
+		require.ErrorIs(t, <-done, io.ErrUnexpectedEOF)
 	}
 }

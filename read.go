@@ -17,7 +17,7 @@ import (
 // One goroutine reads at a time; others wait for their turn. A message that [Conn.NextReader]
 // has begun and not read to its end is dropped.
 func (c *Conn) Read(ctx context.Context, buf []byte) (MessageType, []byte, error) {
-	if err := c.beginRead(ctx); err != nil {
+	if err := c.beginRead(ctx, nil); err != nil {
 		return 0, buf, err
 	}
 	err := c.awaitMessage(ctx)
@@ -36,7 +36,6 @@ func (c *Conn) Read(ctx context.Context, buf []byte) (MessageType, []byte, error
 // appendMessage appends the rest of the current message to buf.
 func (c *Conn) appendMessage(ctx context.Context, buf []byte) ([]byte, error) {
 	in := &c.in
-	in.awaited = false
 	if in.compressed {
 		return c.readCompressed(ctx, buf)
 	}
@@ -50,30 +49,6 @@ func (c *Conn) appendMessage(ctx context.Context, buf []byte) ([]byte, error) {
 	}
 	in.partial = nil
 	return msg, nil
-}
-
-// Wait returns when a message has begun to arrive, which the next Read or NextReader is then
-// about. It is for those who do not want to hold a buffer for Read while nothing comes:
-//
-//	for c.Wait(ctx) == nil {
-//		buf := buffers.Get().(*[]byte) // of a sync.Pool
-//		typ, msg, err := c.Read(ctx, (*buf)[:0])
-//		...
-//		*buf = msg
-//		buffers.Put(buf)
-//	}
-//
-// Errors are those of Read; when ctx ends, nothing is lost.
-func (c *Conn) Wait(ctx context.Context) error {
-	if err := c.beginRead(ctx); err != nil {
-		return err
-	}
-	err := c.awaitMessage(ctx)
-	if err == nil {
-		c.in.awaited = true
-	}
-	c.releaseRead()
-	return err
 }
 
 // NextReader waits for the next message and returns its type and a reader of its payload,
@@ -90,7 +65,7 @@ func (c *Conn) NextReader(ctx context.Context) (MessageType, io.Reader, error) {
 }
 
 func (c *Conn) nextReader(ctx context.Context, want MessageType) (MessageType, io.Reader, error) {
-	if err := c.beginRead(ctx); err != nil {
+	if err := c.beginRead(ctx, nil); err != nil {
 		return 0, nil, err
 	}
 	defer c.releaseRead()
@@ -124,7 +99,7 @@ func (r *messageReader) Read(p []byte) (int, error) {
 // read reports the end of the message with its last bytes.
 func (r *messageReader) read(p []byte) (n int, err error) {
 	c, in := r.c, &r.c.in
-	if err = c.beginRead(r.ctx); err == nil {
+	if err = c.beginRead(r.ctx, nil); err == nil {
 		defer c.releaseRead()
 		if in.stream != r {
 			return 0, errReaderSuperseded
@@ -169,7 +144,7 @@ func (r *messageReader) WriteTo(w io.Writer) (n int64, err error) {
 // readStream reads of the current message, or else of the next one, which must be of the
 // type wanted, 0 for any. If ctx ends, a later call goes on from there.
 func (c *Conn) readStream(ctx context.Context, p []byte, want MessageType) (MessageType, int, error) {
-	if err := c.beginRead(ctx); err != nil {
+	if err := c.beginRead(ctx, nil); err != nil {
 		return 0, 0, err
 	}
 	defer c.releaseRead()
@@ -201,11 +176,11 @@ func (c *Conn) readMessage(ctx context.Context, p []byte) (n int, err error) {
 }
 
 // beginRead takes the read turn for a caller who wants messages.
-func (c *Conn) beginRead(ctx context.Context) error {
+func (c *Conn) beginRead(ctx context.Context, l *loan) error {
 	if c.out.err.get() == errClosed {
 		return errClosed // what is still to come belongs to Shutdown
 	}
-	if err := c.takeRead(ctx); err != nil {
+	if err := c.takeRead(ctx, l); err != nil {
 		return err
 	}
 	if c.out.err.get() == errClosed {
@@ -222,7 +197,6 @@ func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
 	if err := c.awaitMessage(ctx); err != nil {
 		return err
 	}
-	c.in.awaited = false
 	if want != 0 && c.in.typ != want {
 		return c.fail(ctx, errWrongType)
 	}
@@ -230,8 +204,8 @@ func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
 }
 
 // awaitMessage makes the next message the current one, after dropping what is left of one
-// that nobody reads, unless there is one to be gone on with: an interrupted Read or Wait has
-// left it.
+// that nobody reads, unless there is one to be gone on with: an interrupted Read has left
+// it.
 func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 	in := &c.in
 	if in.stream != nil {
@@ -249,6 +223,9 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 	}
 	// The waiting is done here and not further down, so that a stack of 2 KiB will do.
 	for in.r == in.w && err == nil {
+		if c.out.box.queued.Load() {
+			c.flushQueued()
+		}
 		if in.shrink(); c.socket.usable() {
 			err = c.fillFromSocket(ctx)
 		} else {

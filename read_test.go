@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -29,18 +30,66 @@ type way struct {
 	read func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error
 }
 
-var ways = []way{
+// wholeWays take messages whole. Interrupted, they go on from there.
+var wholeWays = []way{
 	{"Read", func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error {
-		var buf []byte
+		buf := []byte("prefix")
 		for {
-			typ, msg, err := c.Read(ctx, buf[:0])
+			typ, msg, err := c.Read(ctx, buf[:len("prefix")])
+			if !bytes.HasPrefix(msg, []byte("prefix")) || err != nil && len(msg) > len("prefix") {
+				return errors.New("Read has changed what was there")
+			}
+			if err != nil {
+				return err
+			}
+			got(typ, msg[len("prefix"):])
+			buf = msg
+		}
+	}},
+	{"Messages", func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error {
+		for m, err := range c.Messages(ctx) {
+			if err != nil {
+				return err
+			}
+			got(m.Type, m.Payload)
+			spoil(m.Payload)
+		}
+		return nil
+	}},
+	{"Messages, one at a time", func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error {
+		for {
+			for m, err := range c.Messages(ctx) {
+				if err != nil {
+					return err
+				}
+				got(m.Type, m.Payload)
+				spoil(m.Payload)
+				break
+			}
+		}
+	}},
+	{"Messages and Read in turns", func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error {
+		for m, err := range c.Messages(ctx) {
+			if err != nil {
+				return err
+			}
+			before := bytes.Clone(m.Payload)
+			typ, msg, err := c.Read(ctx, nil)
+			if !bytes.Equal(before, m.Payload) {
+				return errors.New("Read has changed the message of the loop")
+			}
+			got(m.Type, m.Payload)
 			if err != nil {
 				return err
 			}
 			got(typ, msg)
-			buf = msg
 		}
+		return nil
 	}},
+}
+
+// pieceWays take messages piece by piece.
+var pieceWays = []way{
 	{"NextReader", func(ctx context.Context, c *Conn, got func(MessageType, []byte)) error {
 		for {
 			typ, r, err := c.NextReader(ctx)
@@ -67,6 +116,16 @@ var ways = []way{
 			got(typ, []byte(b.String()))
 		}
 	}},
+}
+
+var ways = slices.Concat(wholeWays, pieceWays)
+
+// spoil does what one may do with memory of one's own, which is no part of anybody else's.
+func spoil(p []byte) {
+	for i := range p {
+		p[i] = 0xa5
+	}
+	_ = append(p, "appended to what is lent"...)
 }
 
 type iotestOneByte struct{ r io.Reader }
@@ -124,8 +183,8 @@ func (o *outcome) end(t testing.TB, c *Conn, err error, sent <-chan []byte) outc
 	return *o
 }
 
-// receiveInterrupted delivers stream byte by byte, with a Read that is cancelled before each.
-func receiveInterrupted(t testing.TB, cfg config, stream []byte) outcome {
+// receiveInterrupted delivers stream byte by byte, to a reading that is cancelled before each.
+func receiveInterrupted(t testing.TB, cfg config, stream []byte, w way) outcome {
 	nc, peer := newPipe()
 	c := newConn(nc, nil, cfg)
 	sent := collect(peer)
@@ -133,29 +192,21 @@ func receiveInterrupted(t testing.TB, cfg config, stream []byte) outcome {
 	var final error
 	// read reads what can be read, and returns false after the final error.
 	read := func() bool {
-		for {
-			ctx, cancel := context.WithCancel(t.Context())
-			stop := make(chan struct{})
-			go func() {
-				defer close(stop)
-				synctest.Wait() // the Read waits
-				cancel()
-			}()
-			typ, msg, err := c.Read(ctx, []byte("prefix"))
+		ctx, cancel := context.WithCancel(t.Context())
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			synctest.Wait() // the reading waits
 			cancel()
-			<-stop
-			switch {
-			case err == nil:
-				require.True(t, bytes.HasPrefix(msg, []byte("prefix")))
-				o.add(typ, msg[len("prefix"):])
-			case errors.Is(err, context.Canceled):
-				require.Equal(t, "prefix", string(msg))
-				return true
-			default:
-				final = err
-				return false
-			}
+		}()
+		err := w.read(ctx, c, o.add)
+		cancel()
+		<-stop
+		if errors.Is(err, context.Canceled) {
+			return true
 		}
+		final = err
+		return false
 	}
 	for i := range stream {
 		if _, err := peer.Write(stream[i : i+1]); err != nil || !read() {
@@ -296,7 +347,9 @@ func checkStream(t *testing.T, cfg config, s stream) {
 			require.Equal(t, whole, receive(t, cfg, s.bytes, 0, w), w.name)
 			require.Equal(t, whole, receive(t, cfg, s.bytes, 1, w), "%s, byte by byte", w.name)
 		}
-		require.Equal(t, whole, receiveInterrupted(t, cfg, s.bytes), "interrupted before every byte")
+		for _, w := range wholeWays {
+			require.Equal(t, whole, receiveInterrupted(t, cfg, s.bytes, w), "%s, interrupted before every byte", w.name)
+		}
 	})
 }
 

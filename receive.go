@@ -39,7 +39,7 @@ func (c *Conn) fillUntilTick(ctx context.Context, n int) error {
 // fillFromSocket waits for bytes without a buffer. Those that are there are few.
 func (c *Conn) fillFromSocket(ctx context.Context) error {
 	c.prepareWait(ctx)
-	n, err := c.socket.read()
+	n, err := c.socket.read(max(readBufferSize, int(c.in.expected)))
 	if n == 0 {
 		return c.waitError(ctx, err)
 	}
@@ -61,7 +61,7 @@ func (c *Conn) fillBuffer(ctx context.Context) error {
 	in.w += n
 	in.next = 0
 	if n == len(free) {
-		in.next = min(16*n, readBufferSize)
+		in.next = int32(min(16*n, readBufferSize))
 	}
 	return err
 }
@@ -72,30 +72,36 @@ func (in *inbound) shrink() {
 		return
 	}
 	rest := in.buf[in.r:in.w]
-	if len(rest) <= headroom {
-		in.buf = nil
-		if in.small == nil && len(rest) > 0 {
-			in.small = new([headroom]byte)
-		}
-		if in.small != nil {
-			in.buf = in.small[:]
-		}
+	if len(rest) > headroom {
+		in.r, in.w = 0, copy(in.buf, rest)
+		return
+	}
+	b := in.pooled
+	in.keep(rest)
+	putBuffer(b)
+}
+
+// keep keeps the little that is there without a buffer on loan.
+func (in *inbound) keep(rest []byte) {
+	in.pooled, in.buf = nil, nil
+	if in.small == nil && len(rest) > 0 {
+		in.small = new([headroom]byte)
+	}
+	if in.small != nil {
+		in.buf = in.small[:]
 	}
 	in.r, in.w = 0, copy(in.buf, rest)
-	if len(rest) <= headroom && in.pooled != nil {
-		putBuffer(in.pooled)
-		in.pooled = nil
-	}
 }
 
 // makeRoom makes room in buf, after what is there, for one more byte at least, and for n in
-// all.
+// all. It lets go of a buffer that a large message has left.
 func (in *inbound) makeRoom(n int) {
-	size := in.next
-	if in.w == len(in.buf) || n > len(in.buf) {
+	size := int(in.next)
+	large := len(in.buf) > 2*readBufferSize
+	if in.w == len(in.buf) || n > len(in.buf) || large {
 		size = readBufferSize
 	}
-	if size <= len(in.buf) {
+	if size <= len(in.buf) && !large {
 		return
 	}
 	b := getBuffer(size)

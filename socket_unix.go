@@ -18,8 +18,9 @@ type socket struct {
 
 	// Owned by the reader.
 	readable func(fd uintptr) bool // readOnce
+	size     int32                 // of the buffer to be read into
+	n        int32
 	buf      *buffer
-	n        int
 	err      error
 }
 
@@ -40,12 +41,14 @@ func (s *socket) open(nc net.Conn) {
 // usable reports whether there is a socket.
 func (s *socket) usable() bool { return s.raw != nil }
 
-// read waits for bytes and returns how many came. The system calls are those of a plain Read.
-func (s *socket) read() (int, error) {
+// read waits for bytes and returns how many of at most size came. The system calls are those
+// of a plain Read.
+func (s *socket) read(size int) (int, error) {
+	s.size = int32(size)
 	if err := s.raw.Read(s.readable); err != nil {
 		return 0, err
 	}
-	return s.n, s.err
+	return int(s.n), s.err
 }
 
 // take returns the buffer that has the bytes, behind headroom that is free.
@@ -58,9 +61,11 @@ func (s *socket) take() *buffer {
 // readOnce returns false to wait until the socket is readable. It must have tried to read
 // then: the poller has forgotten what it knew before the call.
 func (s *socket) readOnce(fd uintptr) bool {
-	b := getBuffer(readBufferSize)
+	b := getBuffer(int(s.size))
 	for {
-		s.n, s.err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+		var n int
+		n, s.err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+		s.n = int32(n)
 		if s.err != syscall.EINTR {
 			break
 		}

@@ -124,13 +124,13 @@ func TestSocketOfAPeerThatHasReset(t *testing.T) {
 		require.Equal(t, "write", se.Syscall)
 		_, err = s.write([]byte("Hello"), waits, &progress)
 		require.ErrorIs(t, err, syscall.EPIPE, "what is in the pool does not keep an error")
-		_, err = s.read()
+		_, err = s.read(readBufferSize)
 		require.ErrorIs(t, err, io.EOF)
 		require.Nil(t, s.take())
 		require.NoError(t, nc.Close())
 		_, err = s.write([]byte("Hello"), waits, &progress)
 		require.ErrorIs(t, err, net.ErrClosed)
-		_, err = s.read()
+		_, err = s.read(readBufferSize)
 		require.ErrorIs(t, err, net.ErrClosed)
 	}
 }

@@ -52,9 +52,13 @@ func FuzzConn(f *testing.F) {
 			for _, w := range ways {
 				require.Equal(t, want, received(t, cfg, b, 0, w), w.name)
 				require.Equal(t, want, received(t, cfg, b, 1, w), "%s, byte by byte", w.name)
-				require.Equal(t, want, receiveInTurns(t, cfg, b, w), "Read, then %s", w.name)
+				for _, first := range wholeWays {
+					require.Equal(t, want, receiveInTurns(t, cfg, b, first, w), "%s, then %s", first.name, w.name)
+				}
 			}
-			require.Equal(t, want, plainly(receiveInterrupted(t, cfg, b), client), "interrupted")
+			for _, w := range wholeWays {
+				require.Equal(t, want, plainly(receiveInterrupted(t, cfg, b, w), client), "%s, interrupted", w.name)
+			}
 			for _, pace := range paces {
 				got, o := receiveNetConn(t, cfg, b, pace)
 				require.Equal(t, want, outcome{want.messages, o.err, o.sent}, "NetConn, %s", pace)
@@ -82,12 +86,21 @@ func FuzzCompressedConn(f *testing.F) {
 		}
 		synctest.Test(t, func(t *testing.T) {
 			whole := received(t, cfg, b, 0, ways[0])
-			require.Equal(t, whole, received(t, cfg, b, 1, ways[0]), "byte by byte")
-			require.Equal(t, whole, plainly(receiveInterrupted(t, cfg, b), client), "interrupted")
-			require.Equal(t, whole, receiveInTurns(t, cfg, b, ways[0]), "in turns")
-			for _, w := range ways[1:] {
+			for _, w := range wholeWays {
+				require.Equal(t, whole, received(t, cfg, b, 0, w), w.name)
+				require.Equal(t, whole, received(t, cfg, b, 1, w), "%s, byte by byte", w.name)
+				require.Equal(t, whole, plainly(receiveInterrupted(t, cfg, b, w), client), "%s, interrupted", w.name)
+				for _, first := range wholeWays {
+					require.Equal(t, whole, receiveInTurns(t, cfg, b, first, w), "%s, then %s", first.name, w.name)
+				}
+			}
+			for _, w := range pieceWays {
 				// Who reads piece by piece sees a fault before the rest of the message is there.
-				for _, o := range []outcome{received(t, cfg, b, 0, w), received(t, cfg, b, 1, w), receiveInTurns(t, cfg, b, w)} {
+				outcomes := []outcome{received(t, cfg, b, 0, w), received(t, cfg, b, 1, w)}
+				for _, first := range wholeWays {
+					outcomes = append(outcomes, receiveInTurns(t, cfg, b, first, w))
+				}
+				for _, o := range outcomes {
 					require.Equal(t, whole.messages, o.messages, w.name)
 				}
 			}
@@ -307,9 +320,9 @@ func endOfText(b []byte) (n int) {
 	return n
 }
 
-// receiveInTurns delivers half of the stream to a Read that is then cancelled, and the other
+// receiveInTurns delivers half of the stream to first, which is then cancelled, and the other
 // half to w.
-func receiveInTurns(t testing.TB, cfg config, b []byte, w way) outcome {
+func receiveInTurns(t testing.TB, cfg config, b []byte, first, w way) outcome {
 	nc, peer := newPipe()
 	c := newConn(nc, nil, cfg)
 	sent := collect(peer)
@@ -319,10 +332,10 @@ func receiveInTurns(t testing.TB, cfg config, b []byte, w way) outcome {
 	cancelled := make(chan struct{})
 	go func() {
 		defer close(cancelled)
-		synctest.Wait() // the Read waits
+		synctest.Wait() // the reading waits
 		cancel()
 	}()
-	err := ways[0].read(ctx, c, o.add)
+	err := first.read(ctx, c, o.add)
 	<-cancelled
 	_, _ = peer.Write(b[len(b)/2:])
 	_ = peer.CloseWrite()
@@ -434,6 +447,15 @@ func memoryOf(cfg config, b []byte) (allocated, size uint64) {
 		func(c *Conn) (int64, error) {
 			_, msg, err := c.Read(context.Background(), nil)
 			return int64(len(msg)), err
+		},
+		func(c *Conn) (n int64, err error) {
+			for m, err := range c.Messages(context.Background()) {
+				if err != nil {
+					return n, err
+				}
+				n += int64(len(m.Payload))
+			}
+			return n, nil
 		},
 		func(c *Conn) (int64, error) {
 			_, r, err := c.NextReader(context.Background())

@@ -5,36 +5,10 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/strictws/websocket"
 )
-
-// buffers lends the memory for a message, for as long as it is worked on: a connection that waits holds none.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// receive waits for a message and reads it into a buffer on loan, behind prefix. The caller gives the buffer back with
-// release.
-func receive(c *websocket.Conn, prefix string) (typ websocket.MessageType, msg []byte, loan *[]byte, err error) {
-	ctx := context.Background()
-	if err := c.Wait(ctx); err != nil {
-		return 0, nil, nil, err
-	}
-	loan = buffers.Get().(*[]byte)
-	typ, msg, err = c.Read(ctx, append((*loan)[:0], prefix...))
-	if err != nil {
-		buffers.Put(loan)
-		return 0, nil, nil, err
-	}
-	return typ, msg, loan, nil
-}
-
-// release gives the buffer of msg back.
-func release(loan *[]byte, msg []byte) {
-	*loan = msg
-	buffers.Put(loan)
-}
 
 // Greeting answers each text message with "Server: Hello. You said: " and the message, and each binary message with
 // the message itself. It logs when a message was received and when the answer was sent.
@@ -46,44 +20,39 @@ func (s *Server) Greeting(w http.ResponseWriter, r *http.Request) {
 func greet(c *websocket.Conn, log *slog.Logger) error {
 	const hello = "Server: Hello. You said: "
 	remote := c.RemoteAddr().String()
-	for {
-		typ, msg, loan, err := receive(c, hello)
+	for msg, err := range c.Messages(context.Background()) {
 		if err != nil {
 			return err
 		}
-		answer := msg
-		if typ == websocket.Binary {
-			answer = msg[len(hello):]
+		log.Info("Message received from Client", "remote", remote, "type", msg.Type.String(), "bytes", len(msg.Payload))
+		answer := msg.Payload
+		if msg.Type == websocket.Text {
+			answer = append([]byte(hello), answer...)
 		}
-		log.Info("Message received from Client", "remote", remote, "type", typ.String(), "bytes", len(msg)-len(hello))
-		sent := len(answer)
-		err = c.Write(context.Background(), typ, answer)
-		release(loan, msg)
-		if err != nil {
+		if err := c.Write(context.Background(), msg.Type, answer); err != nil {
 			return err
 		}
-		log.Info("Message sent to Client", "remote", remote, "type", typ.String(), "bytes", sent)
+		log.Info("Message sent to Client", "remote", remote, "type", msg.Type.String(), "bytes", len(answer))
 	}
+	return nil
 }
 
-// Messages echoes with Wait, Read and Queue: a message is held whole, and the answers to many that arrive together go
+// Messages echoes with Messages and Queue: a message is held whole, and the answers to many that arrive together go
 // out together.
 func (s *Server) Messages(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoMessages)
 }
 
 func echoMessages(c *websocket.Conn) error {
-	for {
-		typ, msg, loan, err := receive(c, "")
+	for msg, err := range c.Messages(context.Background()) {
 		if err != nil {
 			return err
 		}
-		err = c.Queue(context.Background(), typ, msg)
-		release(loan, msg)
-		if err != nil {
+		if err := c.Queue(context.Background(), msg.Type, msg.Payload); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // Streams echoes with NextReader and NextWriter: a message goes back while it still arrives, whatever its length.
@@ -114,22 +83,22 @@ func echoStream(c *websocket.Conn) error {
 	return answer.Close()
 }
 
-// Prepared echoes with Prepare and WritePrepared, which are made for one message to many connections.
+// Prepared echoes with Read, Prepare and WritePrepared. The latter are made for one message to many connections.
 func (s *Server) Prepared(w http.ResponseWriter, r *http.Request) {
 	s.accept(w, r, echoPrepared)
 }
 
 func echoPrepared(c *websocket.Conn) error {
+	var buf []byte
 	for {
-		typ, msg, loan, err := receive(c, "")
+		typ, msg, err := c.Read(context.Background(), buf[:0])
 		if err != nil {
 			return err
 		}
-		err = c.WritePrepared(context.Background(), websocket.Prepare(typ, msg))
-		release(loan, msg)
-		if err != nil {
+		if err := c.WritePrepared(context.Background(), websocket.Prepare(typ, msg)); err != nil {
 			return err
 		}
+		buf = msg
 	}
 }
 
