@@ -121,7 +121,7 @@ func TestRun(t *testing.T) {
 	for _, v := range servers {
 		names = append(names, v.Name)
 	}
-	assert.Equal(t, []string{"raw", "raw-large", "strictws", "strictws-pool", "gobwas-low"}, names)
+	assert.Equal(t, []string{"raw", "raw-large", "strictws", "strictws-messages", "gobwas-low"}, names)
 
 	var progress strings.Builder
 	o := options{rounds: 2, budget: budget{measure: 2 * time.Millisecond}, cores: testCores(t), progress: &progress}

@@ -109,7 +109,7 @@ func cells() []cell {
 	}
 	add(cell{name: "idle/125B", kind: idle, conns: 10000, mode: server.Mode{Idle: true},
 		first: load.Binary, messages: [][]byte{noise(125)}}, true)
-	add(cell{name: "idle/64KiB", kind: idle, conns: 1000, mode: server.Mode{Idle: true},
+	add(cell{name: "idle/64KiB", kind: idle, conns: 10000, mode: server.Mode{Idle: true},
 		first: load.Binary, messages: [][]byte{noise(64 << 10)}}, true)
 	add(cell{name: "idle-tls/125B", kind: idleTLS, conns: 1000, mode: server.Mode{Idle: true, TLS: true},
 		first: load.Binary, messages: [][]byte{noise(125)}}, true)

@@ -54,16 +54,16 @@ func find(t *testing.T, name string) cell {
 // Of several servers of a library the cheaper one counts, be it ours or a peer's, by the medians.
 func TestBest(t *testing.T) {
 	r := result{cell: find(t, "echo/125B/64"), samples: map[string][]sample{
-		"raw":             costs(4000, 4000, 4000),
-		"strictws":        costs(6000, 5000, 9000),
-		"strictws-pool":   costs(5000, 5500, 1000),
-		"gorilla":         costs(10000, 9000, 8000),
-		"gobwas":          costs(20000),
-		"gobwas-buffered": costs(6250),
+		"raw":               costs(4000, 4000, 4000),
+		"strictws":          costs(6000, 5000, 9000),
+		"strictws-messages": costs(5000, 5500, 1000),
+		"gorilla":           costs(10000, 9000, 8000),
+		"gobwas":            costs(20000),
+		"gobwas-buffered":   costs(6250),
 	}}
 	our, ok := r.library(ours)
 	require.True(t, ok)
-	assert.Equal(t, "strictws-pool", our.Name)
+	assert.Equal(t, "strictws-messages", our.Name)
 	assert.Equal(t, 5000.0, our.cost)
 	peer, ok := r.best(isPeer)
 	require.True(t, ok)

@@ -454,12 +454,13 @@ func (s *session) next(r *rand.Rand, buf []byte) (typ websocket.MessageType, msg
 			if limit, ok := s.impatience(r); ok {
 				ctx, cancel = context.WithTimeout(ctx, limit)
 			}
-			msg, err = buf, nil
-			if r.IntN(2) == 0 {
-				err = s.c.Wait(ctx)
-			}
-			if err == nil {
+			if msg, err = buf, nil; r.IntN(2) == 0 {
 				typ, msg, err = s.c.Read(ctx, buf)
+			} else {
+				for m, e := range s.c.Messages(ctx) {
+					typ, msg, err = m.Type, append(buf, m.Payload...), e
+					break
+				}
 			}
 			cancel()
 			if !errors.Is(err, context.DeadlineExceeded) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"sync"
 
 	"github.com/strictws/websocket"
 )
@@ -13,7 +12,7 @@ func init() {
 	does := func(Mode) bool { return true }
 	register(
 		Variant{Name: "strictws", NetHTTP: true, Validates: true, Does: does, Serve: serveStrictws(strictwsEcho)},
-		Variant{Name: "strictws-pool", NetHTTP: true, Validates: true, Serve: serveStrictws(strictwsPool),
+		Variant{Name: "strictws-messages", NetHTTP: true, Validates: true, Serve: serveStrictws(strictwsMessages),
 			Does: func(m Mode) bool { return !m.Broadcast }},
 	)
 }
@@ -58,20 +57,10 @@ func strictwsEcho(c *websocket.Conn) {
 	}
 }
 
-var strictwsBuffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// strictwsPool takes a buffer when a message has come and gives it back when it is answered, so that connections that
-// wait have none.
-func strictwsPool(c *websocket.Conn) {
-	for c.Wait(context.Background()) == nil {
-		buf := strictwsBuffers.Get().(*[]byte)
-		typ, msg, err := c.Read(context.Background(), (*buf)[:0])
-		if err == nil {
-			err = strictwsAnswer(c, typ, msg)
-		}
-		*buf = msg
-		strictwsBuffers.Put(buf)
-		if err != nil {
+// strictwsMessages has messages on loan, so that connections that wait hold none.
+func strictwsMessages(c *websocket.Conn) {
+	for msg, err := range c.Messages(context.Background()) {
+		if err != nil || strictwsAnswer(c, msg.Type, msg.Payload) != nil {
 			return
 		}
 	}
