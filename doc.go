@@ -9,15 +9,17 @@
 //		return // Accept has answered the request
 //	}
 //	defer c.Close()
-//	for {
-//		typ, msg, err := c.Read(ctx, nil)
+//	for msg, err := range c.Messages(ctx) {
 //		if err != nil {
 //			return
 //		}
-//		if err := c.Write(ctx, typ, msg); err != nil {
+//		if err := c.Write(ctx, msg.Type, msg.Payload); err != nil {
 //			return
 //		}
 //	}
+//
+// [Conn.Messages] lends each message; [Conn.Read] returns one that is the caller's for good,
+// [Conn.NextReader] a stream of one that is better not held in memory.
 //
 // The protocol is enforced as the RFC has it, and there is no option for less: masking,
 // fragmentation, reserved bits, UTF-8 as it arrives, close codes.
@@ -140,7 +142,8 @@
 // A message of more than MaxMessageSize bytes, 1 MiB unless set, is refused at the header of
 // the frame that exceeds it, before its payload is read; a compressed one as soon as it
 // exceeds the limit while it is inflated. Memory follows the bytes that arrived and not the
-// lengths that were claimed. At most 1024 fragments of a message may be empty. Of the Pings
+// lengths that were claimed; a Messages loop that has 16 KiB of a message may take as much as
+// the message before it took. At most 1024 fragments of a message may be empty. Of the Pings
 // that arrive while no Pong can be sent, the latest is remembered.
 //
 // What bounds an opening handshake is what bounds any request of net/http: a server's

@@ -25,7 +25,7 @@ type Message struct {
 //		}
 //	}
 //
-// An error, which is one of those of [Conn.Read], comes with a zero Message and is the last.
+// An error, which is one of those of [Conn.Read], comes with a zero Message and ends the loop.
 // If it is that of ctx, or if the loop is left early, nothing is lost: another loop, or a Read,
 // goes on from there. In the loop the connection may be used as outside of it, by other
 // goroutines too; what a Read takes there, the loop does not get.
