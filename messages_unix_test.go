@@ -7,7 +7,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -321,4 +324,74 @@ func TestMessagesLearnTheSize(t *testing.T) {
 		send(t, peer, message)
 	}
 	require.Zero(t, reads)
+}
+
+// halfRandom returns n bytes that half as many can say.
+func halfRandom(n int) []byte {
+	return fmt.Appendf(nil, "%x", randomBytes(rand.New(rand.NewPCG(1, 2)), n/2))
+}
+
+// Memory that was taken for a message that does not come whole, or is none, is given back.
+func TestMessagesGiveBackAfterErrors(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	const size = 40_000
+	class := bufferClass(size)
+	z, ok := newDeflater(agreed(false, 15)).appendMessage(nil, halfRandom(size))
+	require.True(t, ok)
+	cut := append(bytes.Clone(z[:size/3]), bytes.Repeat([]byte{0xff}, 1000)...)
+	for form, sent := range map[string][]byte{
+		"fragments": frame(false, OpBinary, string(patterned(size)), true),
+		"corrupt":   append(compressedFrame(true, OpBinary, string(z)), compressedFrame(true, OpBinary, string(cut))...),
+	} {
+		peer, nc := unixPair(t)
+		c := newConn(nc, nil, config{deflate: agreed(false, 15)})
+		send(t, peer, sent)
+		require.NoError(t, peer.(*net.UnixConn).CloseWrite())
+		for class := range bufferSizes {
+			pooled(class)
+		}
+		for _, err := range c.Messages(t.Context()) {
+			if err != nil {
+				break
+			}
+		}
+		require.NotEmpty(t, pooled(class), form)
+	}
+}
+
+// Nor is much allocated for a compressed message, once there was one of its size.
+func TestInflatedMessagesComeFromThePool(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // which share no pool
+	const size, count = 60_000, 50
+	z, ok := newDeflater(agreed(false, 15)).appendMessage(nil, halfRandom(size))
+	require.True(t, ok)
+	peer, nc := unixPair(t)
+	c := newConn(nc, nil, config{deflate: agreed(false, 15)})
+	message := compressedFrame(true, OpBinary, string(z))
+	var before, after runtime.MemStats
+	n := 0
+	send(t, peer, message)
+	for m, err := range c.Messages(t.Context()) {
+		require.NoError(t, err)
+		require.Len(t, m.Payload, size)
+		switch n++; n {
+		case 10:
+			runtime.ReadMemStats(&before)
+		case 10 + count:
+			runtime.ReadMemStats(&after)
+		}
+		if n == 10+count {
+			break
+		}
+		_, err = peer.Write(message)
+		require.NoError(t, err)
+	}
+	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/count, uint64(size/4), "bytes each")
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -104,7 +105,8 @@ func TestPutBufferOfAnotherSize(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes sync.Pool forget")
 	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // which share no pool
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
 	last := len(bufferSizes) - 1
 	for _, tc := range []struct{ size, class int }{
 		{bufferSizes[0], 0},
