@@ -345,7 +345,7 @@ func TestMessagesGiveBackAfterErrors(t *testing.T) {
 	cut := append(bytes.Clone(z[:size/3]), bytes.Repeat([]byte{0xff}, 1000)...)
 	for form, sent := range map[string][]byte{
 		"fragments": frame(false, OpBinary, string(patterned(size)), true),
-		"corrupt":   append(compressedFrame(true, OpBinary, string(z)), compressedFrame(true, OpBinary, string(cut))...),
+		"corrupt":   compressedFrame(true, OpBinary, string(cut)),
 	} {
 		peer, nc := unixPair(t)
 		c := newConn(nc, nil, config{deflate: agreed(false, 15)})
@@ -394,4 +394,25 @@ func TestInflatedMessagesComeFromThePool(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/count, uint64(size/4), "bytes each")
+}
+
+// A loop does not move what is behind its message.
+func TestMessagesLeaveTheRestInPlace(t *testing.T) {
+	const count = 60
+	peer, nc := unixPair(t)
+	c := newConn(nc, nil, config{})
+	send(t, peer, segment(0, count))
+	n, buf, r := 0, (*buffer)(nil), 0
+	for m, err := range c.Messages(t.Context()) {
+		require.NoError(t, err)
+		require.Equal(t, numbered(n), string(m.Payload))
+		if n++; n == count {
+			break
+		}
+		if n > 1 {
+			require.Same(t, buf, c.in.pooled)
+			require.Greater(t, c.in.r, r)
+		}
+		buf, r = c.in.pooled, c.in.r
+	}
 }
