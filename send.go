@@ -124,7 +124,7 @@ func (c *Conn) sendNow() bool {
 			var err error
 			n, err = c.socket.write(b, false, &out.sent)
 			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				_ = c.writeFailed(context.Background(), err) // a socket says but once why
+				_ = c.writeFailed(context.Background(), n, err) // a socket says but once why
 			}
 		} else if !out.fragile {
 			n = c.writePrompt(b)
@@ -295,7 +295,7 @@ func (c *Conn) sendUntil(ctx context.Context, number uint64) error {
 		if n < len(b) {
 			box.interrupted()
 		}
-		if err != nil {
+		if err != nil && !box.isOut(number) {
 			return err
 		}
 	}
@@ -374,12 +374,12 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 			continue
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return sent, c.writeFailed(ctx, err)
+			return sent, c.writeFailed(ctx, sent, err)
 		}
 		out.full.Store(true)
 		switch {
 		case ctx.Err() == nil && out.fragile:
-			return sent, c.writeFailed(ctx, err)
+			return sent, c.writeFailed(ctx, sent, err)
 		case ctx.Err() == nil:
 			out.watch.endPoke(c, ctx)
 			return sent, nil
@@ -405,10 +405,11 @@ func (c *Conn) writePiece(b []byte) (n int, err error) {
 	return n, err
 }
 
-// writeFailed makes an error of the network permanent.
-func (c *Conn) writeFailed(ctx context.Context, err error) error {
+// writeFailed makes an error of the network permanent, which took sent bytes before.
+func (c *Conn) writeFailed(ctx context.Context, sent int, err error) error {
 	err = &networkError{"write", err}
 	first := c.out.err.set(err)
+	c.out.box.advance(sent)
 	c.out.box.discard()
 	if first != errClosed {
 		return overError(ctx, first)

@@ -137,6 +137,43 @@ func TestContextEndsAllWriters(t *testing.T) {
 	}
 }
 
+// cutConn is a network connection that breaks after so many bytes.
+type cutConn struct {
+	net.Conn
+	left int
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	n := min(len(p), c.left)
+	c.left -= n
+	if n < len(p) {
+		return n, io.ErrClosedPipe
+	}
+	return n, nil
+}
+
+// Of the messages that were on their way when the network broke, those that are out have
+// been sent, whoever wrote them.
+func TestNetworkBreaksBetweenFrames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		c := newConn(&cutConn{nc, 2 + 5 + 2 + 6 + 1}, nil, config{})
+		defer c.Close()
+		require.True(t, c.out.wire.try())
+		write := func(p string) <-chan error {
+			done := later(func() error { return c.Write(t.Context(), Text, []byte(p)) })
+			synctest.Wait()
+			return done
+		}
+		first, second, third := write("first"), write("second"), write("third")
+		c.releaseWire()
+		require.NoError(t, <-first)
+		require.NoError(t, <-second)
+		require.ErrorIs(t, <-third, io.ErrClosedPipe)
+		require.ErrorIs(t, c.Write(t.Context(), Text, nil), io.ErrClosedPipe)
+	})
+}
+
 // fill fills what the network has room for, below a Conn: none of its own frames begins.
 func fill(t *testing.T, nc net.Conn) {
 	t.Helper()
