@@ -59,7 +59,7 @@ func (l *loan) giveBack() {
 
 // endLoan ends the loan.
 func (in *inbound) endLoan(l *loan) {
-	if l.shared && in.lent && in.pooled == l.buf {
+	if in.lent && in.pooled == l.buf {
 		in.lent = false
 	} else {
 		putBuffer(l.buf) // nobody else has it, or no longer
@@ -79,7 +79,6 @@ func (in *inbound) unshare() {
 // lend ends the loan l, waits for the next message, and makes it what l is about.
 func (c *Conn) lend(ctx context.Context, l *loan) (m Message, err error) {
 	if err = c.beginRead(ctx, l); err != nil {
-		l.giveBack()
 		return m, err
 	}
 	in := &c.in
