@@ -137,6 +137,26 @@ func BenchmarkReadBuffered(b *testing.B) {
 	}
 }
 
+func BenchmarkMessages(b *testing.B) {
+	for role, cfg := range loopRoles {
+		for _, size := range loopSizes {
+			b.Run(fmt.Sprintf("%s/%d", role, size), func(b *testing.B) {
+				c := newConn(&loopConn{stream: loopStream(Binary, size, 1, !cfg.client)}, nil, cfg)
+				b.SetBytes(int64(size))
+				b.ReportAllocs()
+				for _, err := range c.Messages(context.Background()) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if !b.Loop() {
+						break
+					}
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkWrite(b *testing.B) {
 	for role, cfg := range loopRoles {
 		for _, size := range loopSizes {
