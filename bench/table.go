@@ -121,8 +121,10 @@ func (r result) goals() []goal {
 		against("the best peer that does not", 1.3, func(v server.Variant) bool { return isPeer(v) && !v.Validates })
 	case pipelined:
 		against("the best peer", 0.15, isPeer)
-	case broadcast, deflate:
+	case broadcast:
 		against("the best peer", 1.0, isPeer)
+	case deflate, takeover:
+		against("the best peer on compress/flate", 1.0, func(v server.Variant) bool { return isPeer(v) && v.Flate })
 	case handshake:
 		against("the best peer on net/http", 1.0, func(v server.Variant) bool { return isPeer(v) && v.NetHTTP })
 	case idle:

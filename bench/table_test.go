@@ -103,12 +103,13 @@ func TestGoals(t *testing.T) {
 		"pipelined/1":    {{"of nbio, the best peer", 2, 0.15}},
 		"broadcast/1000": {{"of nbio, the best peer", 2, 1}},
 		"handshake":      {{"of gws, the best peer on net/http", 1.25, 1}},
-		"deflate/1KiB":   {{"of nbio, the best peer", 2, 1}},
+		"deflate/1KiB":   {{"of nbio, the best peer on compress/flate", 2, 1}},
 		"idle/125B": {
 			{"KB", 4, 4.5},
 			{"of gws, the best peer with a goroutine a connection", 1.25, 1},
 		},
-		"takeover/1KiB": nil,
+		"takeover/1KiB": {{"of nbio, the best peer on compress/flate", 2, 1}},
+		"idle-tls/125B": nil,
 	} {
 		assert.Equal(t, want, result{cell: find(t, name), samples: samples}.goals(), name)
 	}

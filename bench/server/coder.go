@@ -13,8 +13,8 @@ import (
 func init() {
 	does := func(m Mode) bool { return !m.TLS }
 	register(
-		Variant{Name: "coder", NetHTTP: true, Does: does, Serve: serveCoder(coderEcho)},
-		Variant{Name: "coder-pool", NetHTTP: true, Serve: serveCoder(coderPool),
+		Variant{Name: "coder", Flate: true, NetHTTP: true, Does: does, Serve: serveCoder(coderEcho)},
+		Variant{Name: "coder-pool", Flate: true, NetHTTP: true, Serve: serveCoder(coderPool),
 			Does: func(m Mode) bool { return !m.TLS && !m.Broadcast }},
 	)
 }

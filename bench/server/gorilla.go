@@ -11,8 +11,8 @@ import (
 
 func init() {
 	register(
-		Variant{Name: "gorilla", NetHTTP: true, Serve: serveGorilla(new(websocket.Upgrader), gorillaEcho)},
-		Variant{Name: "gorilla-pool", NetHTTP: true, Serve: func(ln net.Listener, m Mode) error {
+		Variant{Name: "gorilla", Flate: true, NetHTTP: true, Serve: serveGorilla(new(websocket.Upgrader), gorillaEcho)},
+		Variant{Name: "gorilla-pool", Flate: true, NetHTTP: true, Serve: func(ln net.Listener, m Mode) error {
 			up := &websocket.Upgrader{WriteBufferPool: new(sync.Pool), ReadBufferSize: 4096, WriteBufferSize: 4096}
 			if m.Idle {
 				up.ReadBufferSize = 256

@@ -13,9 +13,10 @@ func init() {
 	logging.SetLevel(logging.LevelNone)
 	does := func(m Mode) bool { return !m.TLS && !m.Takeover }
 	register(
-		Variant{Name: "nbio", EventLoop: true, Validates: true, Does: does, Serve: serveNbio(nbhttp.IOModNonBlocking)},
-		Variant{Name: "nbio-blocking", Validates: true, Does: does, Serve: serveNbio(nbhttp.IOModBlocking)},
-		Variant{Name: "nbio-std", NetHTTP: true, Validates: true, Does: does, Serve: serveNbioStd},
+		Variant{Name: "nbio", Flate: true, EventLoop: true, Validates: true, Does: does,
+			Serve: serveNbio(nbhttp.IOModNonBlocking)},
+		Variant{Name: "nbio-blocking", Flate: true, Validates: true, Does: does, Serve: serveNbio(nbhttp.IOModBlocking)},
+		Variant{Name: "nbio-std", Flate: true, NetHTTP: true, Validates: true, Does: does, Serve: serveNbioStd},
 	)
 }
 

@@ -47,6 +47,7 @@ type Variant struct {
 	NetHTTP   bool // net/http does the handshake
 	EventLoop bool // there is no goroutine for each connection
 	Validates bool // text that is not UTF-8 is refused
+	Flate     bool // compress/flate compresses
 
 	// Does tells whether there is such a server for a mode; nil means that there always is, but over TLS.
 	Does  func(Mode) bool
