@@ -258,7 +258,7 @@ func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
 		default:
 		}
 		if err := c.in.err.get(); err != nil {
-			return err
+			return overError(ctx, err)
 		}
 		_, n, err := c.nextFrame(ctx)
 		if err != nil {

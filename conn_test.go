@@ -756,6 +756,17 @@ func TestWithoutDeadlinesCancelCloses(t *testing.T) {
 			}
 		})
 	})
+	t.Run("a Ping that gets its turn to read then", func(t *testing.T) {
+		nc, _ := newPipe()
+		c := newConn(noDeadlines{nc}, nil, config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_ = c.drop(errNoDeadlines)
+		require.True(t, c.in.turn.try())
+		err := c.awaitPong(ctx, &pending{done: make(chan struct{})})
+		require.ErrorIs(t, err, context.Canceled)
+		require.ErrorIs(t, err, net.ErrClosed)
+	})
 	t.Run("calls with other contexts", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			nc, peer := newPipe()
