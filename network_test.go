@@ -159,7 +159,8 @@ func TestCutWriteOverTheNetwork(t *testing.T) {
 // A peer that does not read, with a Write of ours stuck: reading goes on, all else ends in
 // time, and no more memory is held than the Write was given.
 func TestStuckPeerOverTheNetwork(t *testing.T) {
-	const prompt = time.Second // on a machine that does other things too; nothing waits so long
+	const prompt = time.Second    // on a machine that does other things too; nothing waits so long
+	large := make([]byte, 64<<20) // more than the network holds
 	for name, pair := range networks {
 		for _, client := range []bool{false, true} {
 			for _, end := range []struct {
@@ -173,7 +174,6 @@ func TestStuckPeerOverTheNetwork(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, client %t, %s", name, client, end.name), func(t *testing.T) {
 					peer, nc := pair(t)
 					c := newConn(nc, nil, config{client: client})
-					large := make([]byte, 64<<20) // more than the network holds
 					before := liveMemory()
 					written := make(chan error, 1)
 					go func() { written <- c.Write(context.Background(), Binary, large) }()
