@@ -248,9 +248,7 @@ func (c *Conn) keepalivePing() []byte {
 // awaitPong reads control frames until p is done or a data frame is in front. The caller
 // holds the read turn, which was not barred: no message was in front.
 func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
-	if c.in.lent {
-		c.in.unshare()
-	}
+	c.in.unshare()
 	for {
 		select {
 		case <-p.done:

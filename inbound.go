@@ -113,9 +113,7 @@ func (c *Conn) takeRead(ctx context.Context, l *loan) error {
 	if l != nil {
 		c.in.endLoan(l)
 	}
-	if c.in.lent {
-		c.in.unshare()
-	}
+	c.in.unshare()
 	return nil
 }
 

@@ -67,8 +67,11 @@ func (in *inbound) endLoan(l *loan) {
 	*l = loan{}
 }
 
-// unshare moves what is in a buffer behind a message on loan.
+// unshare moves what is behind a message on loan, if there is one, out of its buffer.
 func (in *inbound) unshare() {
+	if !in.lent {
+		return
+	}
 	rest := in.buf[in.r:in.w]
 	in.pooled = getRoom(len(rest))
 	in.buf = in.pooled.b[:cap(in.pooled.b)]
