@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -296,7 +297,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 				nc := connect()
 				_, err := io.WriteString(nc, request+"\r\n")
 				require.NoError(t, err)
-				res, err := http.ReadResponse(bufio.NewReader(iotestOneByte{nc}), nil)
+				res, err := http.ReadResponse(bufio.NewReader(iotest.OneByteReader(nc)), nil)
 				require.NoError(t, err)
 				require.Equal(t, http.StatusSwitchingProtocols, res.StatusCode)
 				return newConn(nc, nil, config{client: true})

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -191,7 +192,7 @@ var others = map[string]func(t *testing.T, c *Conn, n int, got func(MessageType,
 		for range n {
 			typ, r, err := c.NextReader(t.Context())
 			require.NoError(t, err)
-			p, err := io.ReadAll(iotestOneByte{r})
+			p, err := io.ReadAll(iotest.OneByteReader(r))
 			require.NoError(t, err)
 			got(typ, p)
 		}

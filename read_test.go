@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -96,7 +97,7 @@ var pieceWays = []way{
 			if err != nil {
 				return err
 			}
-			msg, err := io.ReadAll(iotestOneByte{r})
+			msg, err := io.ReadAll(iotest.OneByteReader(r))
 			if err != nil {
 				return err
 			}
@@ -127,10 +128,6 @@ func spoil(p []byte) {
 	}
 	_ = append(p, "appended to what is lent"...)
 }
-
-type iotestOneByte struct{ r io.Reader }
-
-func (o iotestOneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1)]) }
 
 // shortWriter takes n bytes.
 type shortWriter struct {

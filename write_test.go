@@ -138,7 +138,7 @@ func TestNextWriter(t *testing.T) {
 			_, _ = io.WriteString(w, "12")
 			_, _ = io.WriteString(w, x[1:])
 			_, _ = io.WriteString(w, large)
-			_, err := w.(io.ReaderFrom).ReadFrom(iotestOneByte{strings.NewReader(x + x)})
+			_, err := w.(io.ReaderFrom).ReadFrom(iotest.OneByteReader(strings.NewReader(x + x)))
 			assert.NoError(t, err)
 			done <- w.Close()
 		}()
