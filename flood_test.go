@@ -42,6 +42,21 @@ func liveMemory() int {
 	return int(m[0].Value.Uint64() + m[1].Value.Uint64())
 }
 
+// requireBelow requires that measure returns less than limit bytes, in one of several tries:
+// what another test has left behind may allocate meanwhile.
+func requireBelow(t *testing.T, limit int, measure func() int) {
+	t.Helper()
+	var got []int
+	for range 5 {
+		n := measure()
+		if n < limit {
+			return
+		}
+		got = append(got, n)
+	}
+	require.Failf(t, "too much memory", "%d bytes, none less than %d", got, limit)
+}
+
 // underFlood calls flood. While it runs, live memory may grow by limit bytes, and the
 // neighbour must be answered each time within patience.
 func underFlood(t *testing.T, limit int, flood func()) {
@@ -323,9 +338,11 @@ func TestFloodOfHandshakes(t *testing.T) {
 			for i := range 9 { // a byte a second does not help them
 				synctest.Wait()
 				if i == 0 {
-					more := liveMemory() - before
-					t.Logf("%d half-open handshakes hold %d bytes each", len(half), more/len(half))
-					require.Less(t, more, len(half)*(32<<10)+(1<<20))
+					requireBelow(t, len(half)*(32<<10)+(1<<20), func() int {
+						more := liveMemory() - before
+						t.Logf("%d half-open handshakes hold %d bytes each", len(half), more/len(half))
+						return more
+					})
 				}
 				alive(old)
 				c := neighbour() // who comes is served
@@ -345,7 +362,8 @@ func TestFloodOfHandshakes(t *testing.T) {
 			}
 			clear(half)
 			elapse(time.Second) // net/http lingers
-			require.Less(t, liveMemory()-before, len(half)*(1<<10)+(4<<20), "the runtime keeps its records of goroutines")
+			// The runtime keeps its records of goroutines.
+			requireBelow(t, len(half)*(1<<10)+(4<<20), func() int { return liveMemory() - before })
 			alive(old)
 		})
 	})
@@ -362,7 +380,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 			res, err := http.ReadResponse(bufio.NewReader(nc), nil)
 			require.NoError(t, err)
 			require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, res.StatusCode)
-			require.Less(t, liveMemory()-before, 4*http.DefaultMaxHeaderBytes)
+			requireBelow(t, 4*http.DefaultMaxHeaderBytes, func() int { return liveMemory() - before })
 			nc.Close()
 			elapse(time.Second)
 		})
