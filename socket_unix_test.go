@@ -157,3 +157,73 @@ func TestWriteOfMoreThanTheSocketTakes(t *testing.T) {
 	require.NoError(t, <-written)
 	require.Greater(t, c.out.sent.Load(), uint64(messages), "some were taken in pieces")
 }
+
+// A reader lets its peer go on before it asks the network for more.
+func TestReaderYields(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // or the peer goes on anyway
+	peer, nc := unixPair(t)
+	c := newConn(nc, nil, config{})
+	waits, readable := 0, c.socket.readable
+	c.socket.readable = func(fd uintptr) bool {
+		ok := readable(fd)
+		if !ok {
+			waits++
+		}
+		return ok
+	}
+	raw, err := peer.(*net.UnixConn).SyscallConn()
+	require.NoError(t, err)
+	n := 0
+	var over atomic.Bool
+	echo := later(func() error {
+		defer over.Store(true)
+		for m, err := range c.Messages(t.Context()) {
+			if err == nil {
+				err = c.Write(t.Context(), m.Type, m.Payload)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	const messages = 50
+	answer := frame(true, OpText, "Hello", false)
+	for range messages {
+		send(t, peer, frame(true, OpText, "Hello", true))
+		// The poller is for those who wait. This peer is always busy.
+		got := make([]byte, len(answer))
+		try := func(fd uintptr) bool {
+			n, err = syscall.Read(int(fd), got)
+			return true
+		}
+		for n = 0; n <= 0 && !over.Load(); {
+			runtime.Gosched()
+			require.NoError(t, raw.Read(try))
+		}
+		require.Equal(t, answer, got)
+	}
+	require.Less(t, waits, messages/5)
+	require.NoError(t, peer.Close())
+	require.ErrorIs(t, <-echo, io.ErrUnexpectedEOF)
+}
+
+// A reader that yields in vain soon does it less, and takes notice when it would not be in vain.
+func TestYieldingPays(t *testing.T) {
+	y := yielding{credit: yieldCredit}
+	// yields returns how many of a thousand reads yield, if each of every so many finds something.
+	yields := func(every int) (n int) {
+		for i := range 1000 {
+			if y.due() {
+				y.done(i%every == 0)
+				n++
+			}
+		}
+		return n
+	}
+	require.Equal(t, 1000, yields(1))
+	require.Equal(t, 1000, yields(2))
+	require.Less(t, yields(1001), 40)
+	require.Less(t, yields(10), 100)
+	require.Greater(t, yields(1), 900)
+}
