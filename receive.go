@@ -39,17 +39,18 @@ func (c *Conn) fillUntilTick(ctx context.Context, n int) error {
 // fillFromSocket waits for bytes without a buffer. Those that are there are few.
 func (c *Conn) fillFromSocket(ctx context.Context) error {
 	c.prepareWait(ctx)
-	n, err := c.socket.read(max(readBufferSize, int(c.in.expected)))
+	in := &c.in
+	n, err := c.socket.read(max(readBufferSize, int(in.expected)), in.drained)
 	if n == 0 {
 		return c.waitError(ctx, err)
 	}
-	in := &c.in
 	in.heard = true
 	kept := in.buf[:in.w]
 	in.pooled = c.socket.take()
 	in.buf = in.pooled.b[:cap(in.pooled.b)]
 	in.r = headroom - copy(in.buf[headroom-len(kept):], kept)
 	in.w = headroom + n
+	in.drained = in.w < len(in.buf)
 	return nil
 }
 
@@ -132,6 +133,7 @@ func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 		return 0, c.waitError(ctx, err)
 	}
 	c.in.heard = true
+	c.in.drained = n < len(p)
 	return n, nil
 }
 

@@ -14,7 +14,7 @@ func (*socket) open(net.Conn) {}
 
 func (*socket) usable() bool { return false }
 
-func (*socket) read(int) (int, error) { return 0, nil }
+func (*socket) read(int, bool) (int, error) { return 0, nil }
 
 func (*socket) take() *buffer { return nil }
 

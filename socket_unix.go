@@ -80,9 +80,9 @@ func (s *socket) open(nc net.Conn) {
 func (s *socket) usable() bool { return s.raw != nil }
 
 // read waits for bytes and returns how many of at most size came. The system calls are those
-// of a plain Read.
-func (s *socket) read(size int) (int, error) {
-	yields := s.yield.due()
+// of a plain Read. If the read before it took all there was, it may yield.
+func (s *socket) read(size int, drained bool) (int, error) {
+	yields := drained && s.yield.due()
 	if yields {
 		runtime.Gosched()
 	}

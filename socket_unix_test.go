@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -124,13 +125,13 @@ func TestSocketOfAPeerThatHasReset(t *testing.T) {
 		require.Equal(t, "write", se.Syscall)
 		_, err = s.write([]byte("Hello"), waits, &progress)
 		require.ErrorIs(t, err, syscall.EPIPE, "what is in the pool does not keep an error")
-		_, err = s.read(readBufferSize)
+		_, err = s.read(readBufferSize, false)
 		require.ErrorIs(t, err, io.EOF)
 		require.Nil(t, s.take())
 		require.NoError(t, nc.Close())
 		_, err = s.write([]byte("Hello"), waits, &progress)
 		require.ErrorIs(t, err, net.ErrClosed)
-		_, err = s.read(readBufferSize)
+		_, err = s.read(readBufferSize, false)
 		require.ErrorIs(t, err, net.ErrClosed)
 	}
 }
@@ -206,6 +207,29 @@ func TestReaderYields(t *testing.T) {
 	require.Less(t, waits, messages/5)
 	require.NoError(t, peer.Close())
 	require.ErrorIs(t, <-echo, io.ErrUnexpectedEOF)
+}
+
+// A reader with more to read goes on with it.
+func TestReaderOfAStreamDoesNotYield(t *testing.T) {
+	peer, nc := unixPair(t)
+	c := newConn(nc, nil, config{})
+	c.socket.yield.credit = 0 // so that the reads that might yield are counted
+	const messages = 50
+	for range messages {
+		send(t, peer, frame(true, OpText, strings.Repeat("x", 1<<10), true))
+	}
+	n := 0
+	for _, err := range c.Messages(t.Context()) {
+		require.NoError(t, err)
+		switch n++; n {
+		case messages:
+			require.Zero(t, c.socket.yield.skipped)
+			send(t, peer, frame(true, OpText, "Hello", true))
+		case messages + 1:
+			require.EqualValues(t, 1, c.socket.yield.skipped)
+			return
+		}
+	}
 }
 
 // A reader that yields in vain soon does it less, and takes notice when it would not be in vain.
