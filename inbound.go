@@ -50,7 +50,6 @@ type inbound struct {
 	r, w     int
 	pooled   *buffer // of buf, if it is on loan
 	small    *[headroom]byte
-	drained  bool  // the latest read took all there was
 	next     int32 // size of the buffer for the next read: what filled one has probably left more
 	expected int32 // size of the latest message of a Messages loop: more like it may come
 
@@ -75,6 +74,8 @@ type inbound struct {
 	compressed bool
 	utf8       utf8State
 	skip       bool // nobody reads it: it is to be dropped
+
+	drained bool // the latest read took all there was
 
 	// Keepalive.
 	heard  bool  // something arrived since the last tick

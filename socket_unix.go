@@ -19,8 +19,7 @@ type socket struct {
 
 	// Owned by the reader.
 	readable func(fd uintptr) bool // readOnce
-	size     int32                 // of the buffer to be read into
-	n        int32
+	n        int32                 // bytes to be read, and then those that came
 	waited   bool
 	yield    yielding
 	buf      *buffer
@@ -86,7 +85,7 @@ func (s *socket) read(size int, drained bool) (int, error) {
 	if yields {
 		runtime.Gosched()
 	}
-	s.size, s.waited = int32(size), false
+	s.n, s.waited = int32(size), false
 	if err := s.raw.Read(s.readable); err != nil {
 		return 0, err
 	}
@@ -106,29 +105,26 @@ func (s *socket) take() *buffer {
 // readOnce returns false to wait until the socket is readable. It must have tried to read
 // then: the poller has forgotten what it knew before the call.
 func (s *socket) readOnce(fd uintptr) bool {
-	b := getBuffer(int(s.size))
-	for {
-		var n int
-		n, s.err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
-		s.n = int32(n)
-		if s.err != syscall.EINTR {
-			break
-		}
+	b := getBuffer(int(s.n))
+	n, err := syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
 	}
-	if s.n > 0 {
-		s.buf, s.err = b, nil
+	if n > 0 {
+		s.n, s.buf, s.err = int32(n), b, nil
 		return true
 	}
 	putBuffer(b)
-	switch s.err {
+	switch err {
 	case syscall.EAGAIN:
 		s.waited = true
 		return false
 	case nil:
-		s.n, s.err = 0, io.EOF
+		err = io.EOF
 	default:
-		s.n, s.err = 0, os.NewSyscallError("read", s.err)
+		err = os.NewSyscallError("read", err)
 	}
+	s.n, s.err = 0, err
 	return true
 }
 
