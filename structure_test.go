@@ -81,8 +81,8 @@ func TestCodecKnowsNoConnection(t *testing.T) {
 	beyond := make(map[string]string) // identifier: the file that declares it
 	for name, f := range files {
 		switch name {
-		case "conn.go", "turn.go", "watcher.go", "read.go", "inflated.go", "inbound.go", "receive.go", "keepalive.go",
-			"write.go", "send.go", "outbox.go",
+		case "conn.go", "turn.go", "watcher.go", "read.go", "messages.go", "inflated.go", "inbound.go", "receive.go",
+			"keepalive.go", "write.go", "send.go", "outbox.go", "transmit.go",
 			"pool.go", "socket_unix.go", "handshake.go", "dial.go", "prepared.go", "netconn.go", "conns.go":
 			for ident := range f.Scope.Objects {
 				beyond[ident] = name
