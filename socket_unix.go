@@ -38,8 +38,8 @@ type yielding struct {
 }
 
 const (
-	yieldCredit = 15 // at most, and to begin with
-	yieldReward = 3  // it is worth doing if one in four finds something
+	yieldCredit = 31 // at most, and to begin with
+	yieldReward = 7  // it is worth doing if one in eight finds something
 	yieldProbe  = 64 // without credit, one in so many reads
 )
 
