@@ -72,11 +72,8 @@ func (in *inbound) unshare() {
 	if !in.lent {
 		return
 	}
-	rest := in.buf[in.r:in.w]
-	in.pooled = getRoom(len(rest))
-	in.buf = in.pooled.b[:cap(in.pooled.b)]
-	in.r, in.w = 0, copy(in.buf, rest)
-	in.lent = false
+	in.pooled, in.lent = nil, false // it is the loop's now
+	in.moveTo(getRoom(in.w-in.r), in.r)
 }
 
 // lend ends the loan l, waits for the next message, and makes it what l is about.
@@ -132,8 +129,13 @@ func (c *Conn) interruptedAt(start int, err error) error {
 	return c.readFailed(err)
 }
 
-// lendFrom lends the part of the buffer from start on where the current message is.
+// lendFrom lends the part of the buffer from start on where the current message is. A buffer
+// that a large message before it has left is not for a small one.
 func (in *inbound) lendFrom(start int, l *loan) []byte {
+	if n := in.w - start; n <= readBufferSize && len(in.buf) > 2*readBufferSize {
+		in.moveTo(getBuffer(n), start)
+		start = 0
+	}
 	p := in.buf[start:in.r:in.r]
 	l.buf = in.pooled
 	l.shared = in.w-in.r > headroom
@@ -146,21 +148,14 @@ func (in *inbound) lendFrom(start int, l *loan) []byte {
 // roomBehind makes room behind the beginning of a message, which begins at start and is all
 // that is there. It returns where it begins then.
 func (in *inbound) roomBehind(start int) int {
-	got := in.buf[start:in.r]
-	size := max(len(got)+in.ahead(), readBufferSize)
+	size := max(in.r-start+in.ahead(), readBufferSize)
 	b := in.pooled
 	if class := bufferClass(size); class != b.class || size > cap(b.b) {
 		b = getRoom(size)
 	} else if start+size <= len(in.buf) {
 		return start
 	}
-	in.buf = b.b[:cap(b.b)]
-	in.r = copy(in.buf, got)
-	in.w = in.r
-	if b != in.pooled {
-		putBuffer(in.pooled)
-		in.pooled = b
-	}
+	in.moveTo(b, start)
 	return 0
 }
 

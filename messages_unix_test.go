@@ -416,3 +416,49 @@ func TestMessagesLeaveTheRestInPlace(t *testing.T) {
 		buf, r = c.in.pooled, c.in.r
 	}
 }
+
+// What a large message takes is not taken for a small one after it.
+func TestSmallMessageAfterALargeOne(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	const size = 100_000
+	class := bufferClass(size)
+	large, small := frame(true, OpBinary, strings.Repeat("x", size), true), frame(true, OpBinary, "small", true)
+	for name, small := range map[string][]byte{
+		"alone":            small,
+		"one of many":      bytes.Repeat(small, 100),
+		"and half a frame": append(bytes.Clone(small), large[:100]...),
+	} {
+		peer, nc := unixPair(t)
+		c := newConn(nc, nil, config{})
+		send(t, peer, large)
+		n := 0
+		for m, err := range c.Messages(t.Context()) {
+			require.NoError(t, err)
+			if n++; n == 1 {
+				require.Len(t, m.Payload, size)
+				send(t, peer, small)
+				continue
+			}
+			require.Equal(t, "small", string(m.Payload))
+			require.NotEmpty(t, pooled(class), "%s: the loop's body has it", name)
+			break
+		}
+	}
+	// Nor for a Read, which knows nothing of what a loop has seen.
+	peer, nc := unixPair(t)
+	c := newConn(nc, nil, config{})
+	send(t, peer, large)
+	for range c.Messages(t.Context()) {
+		break
+	}
+	pooled(class)
+	send(t, peer, small)
+	_, got, err := c.Read(t.Context(), nil)
+	require.NoError(t, err)
+	require.Equal(t, "small", string(got))
+	require.Empty(t, pooled(class))
+}

@@ -188,6 +188,9 @@ func (c *Conn) beginRead(ctx context.Context, l *loan) error {
 		c.releaseRead()
 		return errClosed
 	}
+	if l == nil {
+		c.in.expected = 0
+	}
 	return nil
 }
 

@@ -105,12 +105,19 @@ func (in *inbound) makeRoom(n int) {
 	if size <= len(in.buf) && !large {
 		return
 	}
-	b := getBuffer(size)
-	rest := in.buf[:in.w]
-	in.buf = b.b[:cap(b.b)]
-	copy(in.buf, rest)
-	putBuffer(in.pooled)
-	in.pooled = b
+	in.moveTo(getBuffer(size), 0)
+}
+
+// moveTo moves what is there from start on to the front of b, which may be the buffer where it
+// is, and lets go of that otherwise.
+func (in *inbound) moveTo(b *buffer, start int) {
+	to := b.b[:cap(b.b)]
+	in.r, in.w = in.r-start, copy(to, in.buf[start:in.w])
+	in.buf = to
+	if b != in.pooled {
+		putBuffer(in.pooled)
+		in.pooled = b
+	}
 }
 
 // prepareWait does what has to be done before waiting. To do it first where the stack is
