@@ -28,7 +28,7 @@ type socket struct {
 
 // yielding is whether a reader lets other goroutines run before it asks the socket for more. On
 // a busy machine the answer to what was just written arrives meanwhile, and neither a system
-// call that finds nothing nor the poller is needed: up to a fifth of what a small message costs.
+// call that finds nothing nor the poller is needed: some tenth of what a small message costs.
 // Where there is nobody else to run, or another thread has to be woken for it, it costs
 // something. So a reader that finds nothing afterwards soon does it as seldom as it takes to
 // notice that times have changed.
