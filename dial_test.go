@@ -773,7 +773,7 @@ func TestDialOutlivesContextAndTimeout(t *testing.T) {
 			c, _, err := Dial(ctx, "ws://localhost", &DialOptions{
 				HTTPClient: &http.Client{Transport: rt, Timeout: time.Second}, KeepAlive: -1})
 			require.NoError(t, err)
-			time.Sleep(time.Second) // of the bubble's clock
+			elapse(time.Second)
 			synctest.Wait()
 			cancel()
 			synctest.Wait()

@@ -540,7 +540,7 @@ func TestAcceptOutlivesTheServersTimeouts(t *testing.T) {
 		require.NoError(t, err)
 		c := <-accepted
 		defer c.Close()
-		time.Sleep(time.Hour) // of the bubble's clock
+		elapse(time.Hour)
 
 		go io.WriteString(nc, maskedHello)
 		_, msg, err := c.Read(t.Context(), nil)
