@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -333,11 +332,7 @@ func halfRandom(n int) []byte {
 
 // Memory that was taken for a message that does not come whole, or is none, is given back.
 func TestMessagesGiveBackAfterErrors(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget")
-	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	pooledExactly(t)
 	const size = 40_000
 	class := bufferClass(size)
 	z, ok := newDeflater(agreed(false, 15)).appendMessage(nil, halfRandom(size))
@@ -419,11 +414,7 @@ func TestMessagesLeaveTheRestInPlace(t *testing.T) {
 
 // What a large message takes is not taken for a small one after it.
 func TestSmallMessageAfterALargeOne(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget")
-	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	pooledExactly(t)
 	const size = 100_000
 	class := bufferClass(size)
 	large, small := frame(true, OpBinary, strings.Repeat("x", size), true), frame(true, OpBinary, "small", true)

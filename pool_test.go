@@ -89,6 +89,18 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// pooledExactly makes what a test puts into a pool be there until the test ends.
+func pooledExactly(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	procs, percent := runtime.GOMAXPROCS(1), debug.SetGCPercent(-1) // processors share no pool, a collection empties it
+	t.Cleanup(func() {
+		runtime.GOMAXPROCS(procs)
+		debug.SetGCPercent(percent)
+	})
+}
+
 // pooled returns the buffers of a class that getBuffer would return.
 func pooled(class int) (all []*buffer) {
 	for {
@@ -102,11 +114,7 @@ func pooled(class int) (all []*buffer) {
 
 // A buffer whose slice was replaced goes where its new size belongs, or nowhere.
 func TestPutBufferOfAnotherSize(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget")
-	}
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // which share no pool
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	pooledExactly(t)
 	last := len(bufferSizes) - 1
 	for _, tc := range []struct{ size, class int }{
 		{bufferSizes[0], 0},

@@ -11,7 +11,6 @@ import (
 	"math"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -442,7 +441,7 @@ func requireMemory(t testing.TB, cfg config, b []byte) (size uint64) {
 
 // memoryOf returns what a connection allocates while b is received, in the worst of all ways,
 // and how much is read of messages.
-func memoryOf(cfg config, b []byte) (allocated, size uint64) {
+func memoryOf(cfg config, b []byte) (most, size uint64) {
 	for _, discard := range []func(*Conn) (n int64, err error){
 		func(c *Conn) (int64, error) {
 			_, msg, err := c.Read(context.Background(), nil)
@@ -469,20 +468,19 @@ func memoryOf(cfg config, b []byte) (allocated, size uint64) {
 			return n, cmp.Or(err, io.EOF)
 		},
 	} {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		c := newConn(&replayConn{in: b}, nil, cfg)
 		var all uint64
-		for {
-			n, err := discard(c)
-			all += uint64(n)
-			if err != nil {
-				break
+		n := allocated(func() {
+			c := newConn(&replayConn{in: b}, nil, cfg)
+			for {
+				n, err := discard(c)
+				all += uint64(n)
+				if err != nil {
+					break
+				}
 			}
-		}
-		runtime.ReadMemStats(&after)
-		allocated = max(allocated, after.TotalAlloc-before.TotalAlloc)
+		})
+		most = max(most, uint64(n))
 		size = max(size, all)
 	}
-	return allocated, size
+	return most, size
 }
