@@ -326,13 +326,13 @@ func (in *inbound) ahead() int {
 	return int(min(in.remaining, n))
 }
 
-// grow makes room for payload behind dst.
+// grow makes room for payload behind dst, and for the byte more that readDirect asks for.
 func (in *inbound) grow(dst []byte) []byte {
 	n := len(dst) + in.ahead()
 	if n <= cap(dst) {
 		return dst
 	}
-	return append(offPage(n), dst...)
+	return append(offPage(n+1), dst...)
 }
 
 // readPayload reads some payload of the current message into p.
@@ -355,16 +355,22 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 }
 
 // readDirect reads payload of the current frame from the network into p, or nothing at a tick.
-// The buffer is empty, and nobody needs it meanwhile.
+// The buffer is empty, and nobody needs it meanwhile. Where p has room, it asks for a byte more
+// than the frame has, to see whether it has taken all there was.
 func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
-	c.in.shrink()
-	c.in.next = 0
-	n, err := c.receive(ctx, p[:min(uint64(len(p)), c.in.remaining)])
+	in := &c.in
+	in.shrink()
+	in.next = 0
+	n, err := c.receive(ctx, p[:min(uint64(len(p)), in.remaining+1)])
 	if err == errTick {
 		err = c.ticked()
 	}
 	if n == 0 {
 		return 0, c.readFailed(err)
+	}
+	if uint64(n) > in.remaining {
+		n--
+		in.keep(p[n : n+1])
 	}
 	return n, c.accept(ctx, p[:n])
 }

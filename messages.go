@@ -148,7 +148,7 @@ func (in *inbound) lendFrom(start int, l *loan) []byte {
 // roomBehind makes room behind the beginning of a message, which begins at start and is all
 // that is there. It returns where it begins then.
 func (in *inbound) roomBehind(start int) int {
-	size := max(in.r-start+in.ahead(), readBufferSize)
+	size := max(in.r-start+in.ahead()+1, readBufferSize) // a byte more, as for readDirect
 	b := in.pooled
 	if class := bufferClass(size); class != b.class || size > cap(b.b) {
 		b = getRoom(size)

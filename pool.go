@@ -24,8 +24,9 @@ type buffer struct {
 }
 
 // Room for a header and for what is kept in front of it comes on top of a round payload
-// size: a message of 16 KiB is one read, and one of 64 KiB one write.
-const bufferExtra = headroom + maxHeaderSize
+// size: a message of 16 KiB is one read, and one of 64 KiB one write. A byte more shows that
+// the read has taken all there was.
+const bufferExtra = headroom + maxHeaderSize + 1
 
 var bufferSizes = [...]int{
 	1<<10 + bufferExtra,

@@ -5,6 +5,7 @@ package websocket
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -228,6 +229,56 @@ func TestReaderOfAStreamDoesNotYield(t *testing.T) {
 		case messages + 1:
 			require.EqualValues(t, 1, c.socket.yield.skipped)
 			return
+		}
+	}
+}
+
+// Whoever has received all that was sent knows it, and need not ask: whatever the size of the
+// message, and however it is read. So the byte more is nobody's loss.
+func TestReaderSeesThatItHasAll(t *testing.T) {
+	for _, size := range []int{5, 125, 1 << 10, 16 << 10, 64 << 10, 256 << 10, 300_001, 1 << 20, 4 << 20, 4<<20 + 1000} {
+		for name, reads := range map[string]func(*testing.T, *Conn, func(Message)){
+			"Messages": func(t *testing.T, c *Conn, each func(Message)) {
+				n := 0
+				for m, err := range c.Messages(t.Context()) {
+					require.NoError(t, err)
+					if each(m); n == 2 {
+						return
+					}
+					n++
+				}
+			},
+			"Read": func(t *testing.T, c *Conn, each func(Message)) {
+				var buf []byte
+				for range 3 {
+					typ, p, err := c.Read(t.Context(), buf[:0])
+					require.NoError(t, err)
+					each(Message{typ, p})
+					buf = p
+				}
+			},
+		} {
+			t.Run(fmt.Sprint(size, name), func(t *testing.T) {
+				peer, nc := unixPair(t)
+				c := newConn(nc, nil, config{maxMessageSize: -1})
+				payload := strings.Repeat("0123456789", size/10+1)[:size]
+				f := frame(true, OpText, payload, true)
+				next := func(frames int) {
+					go func() { _, _ = peer.Write(bytes.Repeat(f, frames)) }()
+				}
+				next(1)
+				n := 0
+				reads(t, c, func(m Message) {
+					require.True(t, payload == string(m.Payload))
+					switch n++; n {
+					case 1:
+						require.True(t, c.in.drained)
+						next(2)
+					case 3:
+						require.True(t, c.in.drained)
+					}
+				})
+			})
 		}
 	}
 }
