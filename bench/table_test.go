@@ -117,8 +117,11 @@ func TestGoals(t *testing.T) {
 
 func TestGoalsOfAllEchoes(t *testing.T) {
 	results := []result{
-		{cell: find(t, "echo/64KiB/1"), samples: map[string][]sample{"strictws": costs(500), "gws": costs(1000)}},
-		{cell: find(t, "echo/64KiB/64"), samples: map[string][]sample{"strictws": costs(1280), "gws": costs(1000)}},
+		{cell: find(t, "echo/64KiB/1"), samples: map[string][]sample{
+			"strictws": costs(500), "gws": costs(1000), "kernel": costs(400), "raw": costs(1000)}},
+		{cell: find(t, "echo/64KiB/64"), samples: map[string][]sample{
+			"strictws": costs(1280), "gws": costs(1000), "kernel": costs(900), "raw-large": costs(810), "raw": costs(990)}},
+		{cell: find(t, "text/utf8/1"), samples: map[string][]sample{"kernel": costs(1), "gws": costs(1000)}},
 	}
 	var goals strings.Builder
 	writeGoals(&goals, results)
@@ -126,6 +129,8 @@ func TestGoalsOfAllEchoes(t *testing.T) {
 	assert.Contains(t, goals.String(), "| echo/64KiB/64 | 1.28 | 1.00 | of gws, the best peer | **missed** |\n")
 	assert.Contains(t, goals.String(), "| echo/* | 0.80 | 0.90 | of the best peers, geometric mean | met |\n")
 	assert.Contains(t, goals.String(), "\n2 of 3 met.\n")
+	assert.Contains(t, goals.String(), "\nThe geometric mean of `raw` to the best peers is 0.90 over 2 cells.\n")
+	assert.Contains(t, goals.String(), "\nThe geometric mean of `kernel` to the best peers is 0.60 over 2 cells.\n")
 }
 
 func TestNumber(t *testing.T) {
@@ -145,8 +150,8 @@ func TestMatches(t *testing.T) {
 }
 
 func TestLibraries(t *testing.T) {
-	assert.Equal(t, []string{"raw", "strictws", "coder", "gobwas", "gorilla", "gws", "nbio"}, libraries())
+	assert.Equal(t, []string{"kernel", "raw", "strictws", "coder", "gobwas", "gorilla", "gws", "nbio"}, libraries())
 	for _, v := range server.Variants() {
-		assert.False(t, v.Plain && v.Library() != raw, v.Name)
+		assert.Equal(t, v.Library() == raw || v.Library() == kernel, v.Plain, v.Name)
 	}
 }
