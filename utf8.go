@@ -101,12 +101,12 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 			b = b[64:]
 			continue
 		}
-		blocks := b[:len(b)&^63]
-		if !utf8Blocks(blocks) {
+		if !utf8Blocks(b) {
 			return utf8State{utf8Bad}, false
 		}
-		u = utf8Behind(blocks)
-		b = b[len(blocks):]
+		n := len(b) &^ 63
+		u = utf8Behind(b[:n])
+		b = b[n:]
 	}
 
 	if len(b) >= 32 {
@@ -140,13 +140,11 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 	return utf8State{uint8(u)}, u != utf8Bad
 }
 
-// utf8Blocks checks a text whose length is a multiple of 64. Its last character
-// may be cut.
+// utf8Blocks checks the blocks of a text. The last character in them may be cut.
 //
 // ASCII is skipped. Blocks with no characters of more than two bytes, as texts from
-// Latin to Arabic are made of, go through utf8Narrow, others through utf8Planes, or
-// through the table when one half is ASCII. Where utf8Narrow has failed, it is not
-// tried again before 1 KiB has gone through utf8Planes.
+// Latin to Arabic are made of, go through utf8Narrow, others through utf8Planes. Where
+// utf8Narrow has failed, it is not tried again before 1 KiB has gone through utf8Planes.
 func utf8Blocks(b []byte) bool {
 	le := binary.LittleEndian
 	var open utf8Open
@@ -168,13 +166,7 @@ func utf8Blocks(b []byte) bool {
 				continue
 			}
 		}
-		if open.one>>63 == 0 {
-			if ascii0 && utf8Step32(utf8Start, (*[32]byte)(p[32:]))&utf8Mask == utf8Start ||
-				ascii1 && utf8Step32(utf8Start, (*[32]byte)(p[:32]))&utf8Mask == utf8Start {
-				continue
-			}
-		}
-		n, ok := utf8Planes(blocks[:min(len(blocks), 1024)], &open)
+		n, ok := utf8Planes(blocks, &open)
 		if !ok {
 			return false
 		}
@@ -183,24 +175,26 @@ func utf8Blocks(b []byte) bool {
 	return true
 }
 
-// utf8Open tells which bytes of a block wait for others, as planes, of which the
-// highest bit is that of the block's last byte.
-type utf8Open struct {
-	one, two, three uint64 // more bytes, at least
-	e0, ed, f0, f4  uint64 // a second byte that is not just any
-}
+// utf8Open tells which bytes of a block wait for one, two or three more, at least, as
+// planes, of which the highest bit is that of the block's last byte.
+type utf8Open struct{ one, two, three uint64 }
 
-// utf8Planes checks blocks behind one that has left open, up to one of which a half
-// is ASCII, and returns how many bytes they have. The 64 bytes of a block are turned
-// into eight planes: x7 has the first bits of all bytes, x0 the last ones. In few
-// steps on planes, characters of all lengths are checked at once, where the table
-// needs a step for each byte.
+// utf8Planes checks blocks behind one that has left open, up to 1 KiB or one of which a
+// half is ASCII, and returns how many bytes they have. The 64 bytes of a block are turned
+// into eight planes: x7 has the first bits of all bytes, x0 the last ones. In few steps on
+// planes, characters of all lengths are checked at once, where the table needs a step for
+// each byte.
 func utf8Planes(b []byte, open *utf8Open) (n int, ok bool) {
 	le := binary.LittleEndian
 	one, two, three := open.one, open.two, open.three
-	e0, ed, f0, f4 := open.e0, open.ed, open.f0, open.f4
-	for wide := true; wide && len(b)-n >= 64; n += 64 {
+	for wide := true; wide && len(b)-n >= 64 && n < 1024; n += 64 {
 		p := (*[64]byte)(b[n:])
+		var next uint64
+		if n+64 < len(b) {
+			next = uint64(b[n+64])
+		} else {
+			next = utf8Follower(p[63])
+		}
 		x0, x1, x2, x3 := le.Uint64(p[0:8]), le.Uint64(p[8:16]), le.Uint64(p[16:24]), le.Uint64(p[24:32])
 		x4, x5, x6, x7 := le.Uint64(p[32:40]), le.Uint64(p[40:48]), le.Uint64(p[48:56]), le.Uint64(p[56:64])
 
@@ -219,39 +213,42 @@ func utf8Planes(b []byte, open *utf8Open) (n int, ok bool) {
 		x4, x5 = utf8Swap(x4, x5, 1, 0x5555555555555555)
 		x6, x7 = utf8Swap(x6, x7, 1, 0x5555555555555555)
 
-		lead := x7 & x6     // 11xxxxxx
-		lead3 := lead & x5  // 111xxxxx
-		lead4 := lead3 & x4 // 1111xxxx
-		tail := x7 &^ x6    // 10xxxxxx
+		lead := x7 & x6              // 11xxxxxx
+		lead3 := lead & x5           // 111xxxxx
+		lead4 := lead3 & x4          // 1111xxxx
+		only3 := lead3 ^ lead4       // 1110xxxx
+		high := x5 | x4              // xx11xxxx, xx10xxxx and xx01xxxx
+		zero := x3 | x2 | x1         // not xxxx000x
+		bad := lead &^ (high | zero) // C0, C1: overlong
+		zero |= x0                   // not xxxx0000
+		// What follows a byte, where that is not free to be 80 to BF.
+		next5 := utf8Before(x5) | next>>5<<63                // A0 to BF
+		nextHigh := utf8Before(high) | (next>>5|next>>4)<<63 // 90 to BF
+		bad |= only3 &^ (zero | next5)                       // E0: overlong
+		bad |= only3 & x3 & x2 & x0 & next5 &^ x1            // ED: surrogates
+		bad |= lead4 &^ (zero | nextHigh)                    // F0: overlong
+		bad |= lead4 & (x3 | x2&(x1|x0|nextHigh))            // F4 to FF: above U+10FFFF
+
 		carry1, carry2, carry3 := one>>63, two>>63, three>>63
 		three = lead4
 		two = lead3 | utf8After(three) | carry3
 		one = lead | utf8After(two) | carry2
-		bad := utf8After(one) | carry1
-		bad ^= tail
-
-		low3 := x3 | x2 | x1
-		bad |= lead &^ (x5 | x4 | low3)  // C0, C1: overlong
-		bad |= lead4 & (x3 | x2&(x1|x0)) // F5 to FF: above U+10FFFF
-
-		carryE0, carryED, carryF0, carryF4 := e0>>63, ed>>63, f0>>63, f4>>63
-		e0 = lead3 &^ (x4 | low3 | x0)
-		ed = lead3 & x3 & x2 & x0 &^ (x4 | x1)
-		f0 = lead4 &^ (low3 | x0)
-		f4 = lead4 & x2 &^ (x1 | x0)
-		if e0|ed|f0|f4|carryE0|carryED|carryF0|carryF4 != 0 {
-			bad |= (utf8After(e0) | carryE0) &^ x5        // 80 to 9F: overlong
-			bad |= (utf8After(ed) | carryED) & x5         // A0 to BF: surrogates
-			bad |= (utf8After(f0) | carryF0) &^ (x5 | x4) // 80 to 8F: overlong
-			bad |= (utf8After(f4) | carryF4) & (x5 | x4)  // 90 to BF: above U+10FFFF
-		}
+		bad |= (utf8After(one) | carry1) ^ x7 ^ lead // 10xxxxxx, and nothing else
 		if bad != 0 {
 			return n, false
 		}
 		wide = x7&0x0F0F0F0F0F0F0F0F != 0 && x7&0xF0F0F0F0F0F0F0F0 != 0
 	}
-	*open = utf8Open{one, two, three, e0, ed, f0, f4}
+	*open = utf8Open{one, two, three}
 	return n, true
+}
+
+// utf8Follower returns a byte that may follow b, if others are expected behind it.
+func utf8Follower(b byte) uint64 {
+	if b == 0xE0 || b == 0xF0 {
+		return 0xBF
+	}
+	return 0x80
 }
 
 // utf8Swap swaps the upper bits of a with the lower ones of b, for each k bits
@@ -263,6 +260,9 @@ func utf8Swap(a, b uint64, k uint, m uint64) (uint64, uint64) {
 
 // utf8After returns the plane of the bytes behind those of x, without the first one.
 func utf8After(x uint64) uint64 { return x<<8 | x>>55&0xFE }
+
+// utf8Before returns the plane of the bytes in front of those of x, without the last one.
+func utf8Before(x uint64) uint64 { return x>>8 | x&0xFE<<55 }
 
 // utf8Behind returns the state behind a valid text of three bytes at least, which
 // begins and may end in the middle of a character.

@@ -180,6 +180,28 @@ func TestUTF8FourBytesInBlocks(t *testing.T) {
 	}
 }
 
+// A piece may end with a block, and the block in the middle of any character.
+func TestUTF8CharacterCutByABlock(t *testing.T) {
+	for _, r := range "\u00E9\u0800\uD7FF\uE000\U00010000\U0010FFFF" {
+		c := []byte(string(r))
+		for cut := 1; cut < len(c); cut++ {
+			for _, blocks := range []int{1, 2, 17} {
+				n := 64*blocks - cut
+				b := []byte(strings.Repeat("世", n/3) + strings.Repeat("a", n%3))
+				s, ok := utf8State{}.next(append(b, c[:cut]...))
+				require.True(t, ok, "%U cut behind %d", r, cut)
+				require.False(t, s.complete())
+				for d := range 0x100 {
+					rest := append([]byte{byte(d)}, c[cut+1:]...)
+					want := utf8.Valid(append(bytes.Clone(c[:cut]), rest...))
+					end, ok := s.next(rest)
+					require.Equal(t, want, ok && end.complete(), "%U cut behind %d, % x", r, cut, rest)
+				}
+			}
+		}
+	}
+}
+
 // A prefix must be accepted if and only if something makes it a valid text, which
 // is tried out: no more than three bytes can be missing.
 func TestUTF8AcceptsWhatCanBeCompleted(t *testing.T) {
