@@ -137,8 +137,10 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 		return nil, ref
 	}
 
-	// The server's own deadlines are gone after Hijack, but a client that does
-	// not read what it pipelined before must not hold this write for ever.
+	// Deadlines may be left (see http.Hijacker); newConn sets that of the keepalive.
+	// A client that does not read what it pipelined before must not hold the write of
+	// the response for ever.
+	nc.SetReadDeadline(time.Time{})
 	nc.SetWriteDeadline(time.Now().Add(acceptTimeout))
 	var buffered []byte
 	if brw != nil && brw.Reader != nil {
@@ -153,7 +155,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 	}
 	_, err = nc.Write(response)
 	if err == nil {
-		err = nc.SetDeadline(time.Time{})
+		err = nc.SetWriteDeadline(time.Time{})
 	}
 	if err != nil {
 		err = fmt.Errorf("websocket: answering the handshake: %w", err)

@@ -554,6 +554,44 @@ func TestAcceptOutlivesTheServersTimeouts(t *testing.T) {
 	})
 }
 
+// The keepalive is that of accepted connections too.
+func TestAcceptKeepsAlive(t *testing.T) {
+	for interval, opts := range map[time.Duration]*AcceptOptions{
+		30 * time.Second: nil,
+		time.Minute:      {KeepAlive: time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ln := newPipeListener()
+			read := make(chan error, 1)
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c, err := Accept(w, r, opts)
+				if assert.NoError(t, err) {
+					_, _, err = c.Read(context.Background(), nil)
+				}
+				read <- err
+			})}
+			go srv.Serve(ln)
+			defer srv.Close()
+
+			nc, err := ln.dial()
+			require.NoError(t, err)
+			defer nc.Close()
+			go io.WriteString(nc, sampleRequest(t))
+			br := bufio.NewReader(nc)
+			_, err = http.ReadResponse(br, nil)
+			require.NoError(t, err)
+			start := time.Now()
+			ping := make([]byte, 2)
+			_, err = io.ReadFull(br, ping)
+			require.NoError(t, err)
+			require.Equal(t, frame(true, OpPing, "", false), ping)
+			require.LessOrEqual(t, time.Since(start), interval)
+			require.ErrorIs(t, <-read, os.ErrDeadlineExceeded)
+			require.LessOrEqual(t, time.Since(start), 2*interval)
+		})
+	}
+}
+
 // A client that does not read must not hold Accept for ever.
 func TestAcceptWriteTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
