@@ -787,6 +787,29 @@ func TestDialOutlivesContextAndTimeout(t *testing.T) {
 	})
 }
 
+// The keepalive is that of connections that Dial makes.
+func TestDialKeepsAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan struct{})
+		defer close(over)
+		client := pipeClient(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, err := Accept(w, r, nil)
+			if assert.NoError(t, err) {
+				<-over // nobody reads
+				c.Close()
+			}
+		}))
+		c, _, err := Dial(t.Context(), "ws://localhost", &DialOptions{HTTPClient: client})
+		require.NoError(t, err)
+		defer c.Close()
+		start := time.Now()
+		_, _, err = c.Read(t.Context(), nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Greater(t, time.Since(start), 30*time.Second)
+		require.LessOrEqual(t, time.Since(start), time.Minute)
+	})
+}
+
 // A context that ends when the response is there already still ends Dial.
 func TestDialContextEndsLate(t *testing.T) {
 	srv := newServer(t, echo(t, nil))
