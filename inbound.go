@@ -130,15 +130,20 @@ func (c *Conn) releaseRead() {
 // nextDataFrame handles control frames up to the next data frame, and begins that.
 func (c *Conn) nextDataFrame(ctx context.Context) error {
 	for {
-		h, n, err := c.nextFrame(ctx)
-		if err != nil {
+		if data, err := c.takeFrame(ctx); data || err != nil {
 			return err
 		}
-		if n > 0 {
-			c.in.begin(h, n)
-			return c.endFrame(ctx)
-		}
 	}
+}
+
+// takeFrame handles the next frame if it is a control frame, or begins it and reports true.
+func (c *Conn) takeFrame(ctx context.Context) (data bool, err error) {
+	h, n, err := c.nextFrame(ctx)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	c.in.begin(h, n)
+	return true, c.endFrame(ctx)
 }
 
 // nextFrame waits for a frame that the state allows. A control frame is handled, with n == 0;

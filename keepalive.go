@@ -53,3 +53,11 @@ func (c *Conn) ticked() error {
 	}
 	return c.setTick(in.tick)
 }
+
+// tickedAside is ticked for those who are idle, in a goroutine that lasts no longer: it needs
+// more than 2 KiB of stack, which the one that waits would keep.
+func (c *Conn) tickedAside() error {
+	done := make(chan error, 1)
+	go func() { done <- c.ticked() }()
+	return <-done
+}

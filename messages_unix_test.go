@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"runtime/metrics"
 	"strings"
 	"sync"
 	"testing"
@@ -452,4 +453,52 @@ func TestSmallMessageAfterALargeOne(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "small", string(got))
 	require.Empty(t, pooled(class))
+}
+
+// A goroutine that waits keeps the stack that it begins with: what the keepalive does, and what
+// control frames make of the wait, would leave it a larger one for as long as it is idle.
+func TestStackOfAnIdleLoop(t *testing.T) {
+	const count = 200
+	stacks := func() int {
+		runtime.GC()
+		m := []metrics.Sample{{Name: "/memory/classes/heap/stacks:bytes"}}
+		metrics.Read(m)
+		return int(m[0].Value.Uint64())
+	}
+	requireBelow(t, count*3<<10, func() int {
+		var conns []*Conn
+		var peers []net.Conn
+		for range count {
+			peer, nc := tcpPair(t)
+			conns, peers = append(conns, newConn(nc, nil, config{keepAlive: time.Hour})), append(peers, peer)
+		}
+		before := stacks()
+		got := make(chan Message)
+		var dones []<-chan error
+		for _, c := range conns {
+			dones = append(dones, later(func() error {
+				for m, err := range c.Messages(context.Background()) {
+					if err != nil {
+						return err
+					}
+					got <- m
+				}
+				return nil
+			}))
+		}
+		for _, c := range conns {
+			require.NoError(t, c.nc.SetReadDeadline(longAgo)) // the tick is over
+		}
+		for _, peer := range peers {
+			expect(t, peer, frame(true, OpPing, "", false))
+			send(t, peer, frame(true, OpPong, "", true), frame(true, OpText, "Hello", true))
+			require.Equal(t, "Hello", string((<-got).Payload))
+		}
+		used := stacks() - before
+		for i, c := range conns {
+			require.NoError(t, c.Close())
+			require.ErrorIs(t, <-dones[i], net.ErrClosed)
+		}
+		return used
+	})
 }

@@ -224,8 +224,13 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 			in.skip = false
 		}
 	}
-	// The waiting is done here and not further down, so that a stack of 2 KiB will do.
-	for in.r == in.w && err == nil {
+	// The waiting is done here and not further down, so that a stack of 2 KiB will do, behind
+	// control frames too.
+	for data := false; !data && err == nil; {
+		if in.r < in.w {
+			data, err = c.takeFrame(ctx)
+			continue
+		}
 		if c.out.box.queued.Load() {
 			c.flushQueued()
 		}
@@ -235,12 +240,9 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 			err = c.fillUntilTick(ctx, maxHeaderSize)
 		}
 		if err == errTick {
-			err = c.ticked()
+			err = c.tickedAside()
 		}
 		err = c.readFailed(err)
-	}
-	if err == nil {
-		err = c.nextDataFrame(ctx)
 	}
 	if c.endWait() {
 		for err == nil { // The message came too late.
