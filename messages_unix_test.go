@@ -473,7 +473,7 @@ func TestStackOfAnIdleLoop(t *testing.T) {
 			conns, peers = append(conns, newConn(nc, nil, config{keepAlive: time.Hour})), append(peers, peer)
 		}
 		before := stacks()
-		got := make(chan Message)
+		got := make(chan string)
 		var dones []<-chan error
 		for _, c := range conns {
 			dones = append(dones, later(func() error {
@@ -481,7 +481,7 @@ func TestStackOfAnIdleLoop(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					got <- m
+					got <- string(m.Payload)
 				}
 				return nil
 			}))
@@ -492,7 +492,7 @@ func TestStackOfAnIdleLoop(t *testing.T) {
 		for _, peer := range peers {
 			expect(t, peer, frame(true, OpPing, "", false))
 			send(t, peer, frame(true, OpPong, "", true), frame(true, OpText, "Hello", true))
-			require.Equal(t, "Hello", string((<-got).Payload))
+			require.Equal(t, "Hello", <-got)
 		}
 		used := stacks() - before
 		for i, c := range conns {
