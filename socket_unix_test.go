@@ -254,7 +254,9 @@ func TestReaderSeesThatItHasAll(t *testing.T) {
 					typ, p, err := c.Read(t.Context(), buf[:0])
 					require.NoError(t, err)
 					each(Message{typ, p})
-					buf = p
+					if buf = p; cap(p) == len(p) {
+						buf = nil // there is no room for a byte more
+					}
 				}
 			},
 		} {
