@@ -516,28 +516,34 @@ func TestAcceptBuffered(t *testing.T) {
 	}
 }
 
+// handshakeInMemory has srv answer a handshake and returns the client's end of the connection,
+// with a reader of what comes behind the response.
+func handshakeInMemory(t *testing.T, srv *http.Server) (net.Conn, *bufio.Reader) {
+	ln := newPipeListener()
+	go srv.Serve(ln)
+	t.Cleanup(func() { srv.Close() })
+	nc, err := ln.dial()
+	require.NoError(t, err)
+	t.Cleanup(func() { nc.Close() })
+	go io.WriteString(nc, sampleRequest(t))
+	br := bufio.NewReader(nc)
+	_, err = http.ReadResponse(br, nil)
+	require.NoError(t, err)
+	return nc, br
+}
+
 // A server's timeouts hold for requests, not for connections that were taken over.
 func TestAcceptOutlivesTheServersTimeouts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := newPipeListener()
 		accepted := make(chan *Conn, 1)
-		srv := &http.Server{
+		nc, _ := handshakeInMemory(t, &http.Server{
 			ReadTimeout: time.Second, WriteTimeout: time.Second, IdleTimeout: time.Second,
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				c, err := Accept(w, r, &AcceptOptions{KeepAlive: -1})
 				assert.NoError(t, err)
 				accepted <- c
 			}),
-		}
-		go srv.Serve(ln)
-		defer srv.Close()
-
-		nc, err := ln.dial()
-		require.NoError(t, err)
-		defer nc.Close()
-		go io.WriteString(nc, sampleRequest(t))
-		_, err = http.ReadResponse(bufio.NewReader(nc), nil)
-		require.NoError(t, err)
+		})
 		c := <-accepted
 		defer c.Close()
 		elapse(time.Hour)
@@ -561,28 +567,17 @@ func TestAcceptKeepsAlive(t *testing.T) {
 		time.Minute:      {KeepAlive: time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			ln := newPipeListener()
 			read := make(chan error, 1)
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, br := handshakeInMemory(t, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				c, err := Accept(w, r, opts)
 				if assert.NoError(t, err) {
 					_, _, err = c.Read(context.Background(), nil)
 				}
 				read <- err
-			})}
-			go srv.Serve(ln)
-			defer srv.Close()
-
-			nc, err := ln.dial()
-			require.NoError(t, err)
-			defer nc.Close()
-			go io.WriteString(nc, sampleRequest(t))
-			br := bufio.NewReader(nc)
-			_, err = http.ReadResponse(br, nil)
-			require.NoError(t, err)
+			})})
 			start := time.Now()
 			ping := make([]byte, 2)
-			_, err = io.ReadFull(br, ping)
+			_, err := io.ReadFull(br, ping)
 			require.NoError(t, err)
 			require.Equal(t, frame(true, OpPing, "", false), ping)
 			require.LessOrEqual(t, time.Since(start), interval)
