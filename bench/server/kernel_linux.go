@@ -77,7 +77,7 @@ func (l *kernelLoop) run() error {
 		}
 		for i := range n {
 			fd := int(events[i].Fd)
-			if err := l.echo(fd); err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+			if err := l.echo(fd); err != nil && !transient(err) {
 				delete(l.unsent, fd)
 				syscall.Close(fd)
 			}
@@ -99,7 +99,7 @@ func (l *kernelLoop) echo(fd int) error {
 		p = l.buf[:n]
 	}
 	n, err := syscall.Write(fd, p)
-	if err != nil && err != syscall.EAGAIN && err != syscall.EINTR {
+	if err != nil && !transient(err) {
 		return err
 	}
 	switch p = p[max(n, 0):]; {
@@ -114,3 +114,6 @@ func (l *kernelLoop) echo(fd int) error {
 	}
 	return nil
 }
+
+// transient reports whether a call that failed is to be made again when the kernel says that something is ready.
+func transient(err error) bool { return err == syscall.EAGAIN || err == syscall.EINTR }
