@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -73,6 +74,17 @@ func converse(t *testing.T, url string, opts *websocket.DialOptions) {
 		require.Equal(t, websocket.Text, typ)
 		require.Equal(t, want, string(msg))
 	}
+	// The server may hear of the end of a connection a little later than this side.
+	untilLast := func(c *websocket.Conn, before, want string) {
+		t.Helper()
+		for last := before; last != want; {
+			require.Equal(t, before, last)
+			require.NoError(t, c.Write(ctx, websocket.Text, []byte("last")))
+			_, msg, err := c.Read(ctx, nil)
+			require.NoError(t, err, "the last was %q", last)
+			last = string(msg)
+		}
+	}
 
 	c, resp := dial()
 	agreed := strings.Contains(resp.Header.Get("Sec-WebSocket-Extensions"), "permessage-deflate")
@@ -104,28 +116,44 @@ func converse(t *testing.T, url string, opts *websocket.DialOptions) {
 	_, _, err = c.Read(ctx, nil)
 	require.Equal(t, &websocket.CloseError{Code: 4001, Reason: "bye"}, err)
 
+	// Each end is heard of before the next, which the server may otherwise see in another order.
 	c, _ = dial()
+	untilLast(c, "none", "4001 bye")
 	require.NoError(t, c.Shutdown(ctx, 4002, "see you"))
 	c, _ = dial()
-	// The server may hear of the end of the one before a little later.
-	for {
-		require.NoError(t, c.Write(ctx, websocket.Text, []byte("last")))
-		_, msg, err := c.Read(ctx, nil)
-		require.NoError(t, err)
-		if string(msg) == "4002 see you" {
-			break
-		}
-		require.Equal(t, "4001 bye", string(msg))
-	}
+	untilLast(c, "4001 bye", "4002 see you")
 	require.NoError(t, c.Shutdown(ctx, websocket.StatusNormalClosure, ""))
+}
+
+// last is how the last connection of a server ended.
+type last struct {
+	mu sync.Mutex
+	s  string // "" before the first end
+}
+
+func (l *last) set(code int, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.s = fmt.Sprintf("%d %s", code, reason)
+}
+
+func (l *last) get() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return cmp.Or(l.s, "none")
+}
+
+func parseClose(rest string) (int, string) {
+	code, reason, _ := strings.Cut(rest, ":")
+	n, _ := strconv.Atoi(code)
+	return n, reason
 }
 
 // ours is our side of conversations as the server.
 type ours struct {
 	opts  websocket.AcceptOptions
 	ended chan string // code and reason of every Close received
-	mu    sync.Mutex
-	last  string
+	last  last
 }
 
 func (s *ours) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -137,7 +165,7 @@ func (s *ours) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.Close()
 	if ce, ok := s.serve(r.Context(), c).(*websocket.CloseError); ok {
-		s.set(fmt.Sprintf("%d %s", ce.Code, ce.Reason))
+		s.last.set(int(ce.Code), ce.Reason)
 		s.ended <- fmt.Sprintf("%d %s", ce.Code, ce.Reason)
 	}
 }
@@ -158,12 +186,6 @@ func (s *ours) heard(t *testing.T, want string) {
 	}
 }
 
-func (s *ours) set(last string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = last
-}
-
 func (s *ours) serve(ctx context.Context, c *websocket.Conn) error {
 	for {
 		typ, msg, err := c.Read(ctx, nil)
@@ -175,16 +197,12 @@ func (s *ours) serve(ctx context.Context, c *websocket.Conn) error {
 		case typ == websocket.Binary:
 			err = c.Write(ctx, typ, msg)
 		case command == "close":
-			code, reason, _ := strings.Cut(rest, ":")
-			n, _ := strconv.Atoi(code)
-			s.set(fmt.Sprintf("%d %s", n, reason))
-			_ = c.Shutdown(ctx, websocket.StatusCode(n), reason)
+			code, reason := parseClose(rest)
+			s.last.set(code, reason)
+			_ = c.Shutdown(ctx, websocket.StatusCode(code), reason)
 			return nil
 		case command == "last":
-			s.mu.Lock()
-			last := s.last
-			s.mu.Unlock()
-			err = c.Write(ctx, websocket.Text, []byte(last))
+			err = c.Write(ctx, websocket.Text, []byte(s.last.get()))
 		case command == "fragments":
 			var w io.WriteCloser
 			if w, err = c.NextWriter(ctx, websocket.Text); err == nil {

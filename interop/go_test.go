@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -116,30 +114,6 @@ func TestGoPeers(t *testing.T) {
 			}
 		}
 	}
-}
-
-// last is how the last connection of a server ended.
-type last struct {
-	mu sync.Mutex
-	s  string
-}
-
-func (l *last) set(code int, reason string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.s = fmt.Sprintf("%d %s", code, reason)
-}
-
-func (l *last) get() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.s
-}
-
-func parseClose(rest string) (int, string) {
-	code, reason, _ := strings.Cut(rest, ":")
-	n, _ := strconv.Atoi(code)
-	return n, reason
 }
 
 func gorillaServer(compress, _ bool) http.Handler {
