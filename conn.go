@@ -266,6 +266,7 @@ func (c *Conn) awaitPong(ctx context.Context, p *pending) error {
 			c.in.dataAhead = true
 			return nil
 		}
+		c.trySendDue()
 	}
 }
 

@@ -133,10 +133,12 @@ func (c *Conn) nextDataFrame(ctx context.Context) error {
 		if data, err := c.takeFrame(ctx); data || err != nil {
 			return err
 		}
+		c.trySendDue()
 	}
 }
 
-// takeFrame handles the next frame if it is a control frame, or begins it and reports true.
+// takeFrame handles the next frame if it is a control frame, or begins it and reports true. A
+// Pong may be due then.
 func (c *Conn) takeFrame(ctx context.Context) (data bool, err error) {
 	h, n, err := c.nextFrame(ctx)
 	if err != nil || n == 0 {
@@ -146,8 +148,9 @@ func (c *Conn) takeFrame(ctx context.Context) (data bool, err error) {
 	return true, c.endFrame(ctx)
 }
 
-// nextFrame waits for a frame that the state allows. A control frame is handled, with n == 0;
-// of a data frame the header is returned with its size and left in place.
+// nextFrame waits for a frame that the state allows. A control frame is handled, with n == 0,
+// but for the Pong that may be due then: the caller sends it, where the stack is small. Of a data
+// frame the header is returned with its size and left in place.
 func (c *Conn) nextFrame(ctx context.Context) (h Header, n int, err error) {
 	in := &c.in
 	for {

@@ -491,7 +491,9 @@ func TestStackOfAnIdleLoop(t *testing.T) {
 		}
 		for _, peer := range peers {
 			expect(t, peer, frame(true, OpPing, "", false))
-			send(t, peer, frame(true, OpPong, "", true), frame(true, OpText, "Hello", true))
+			send(t, peer, frame(true, OpPong, "", true), frame(true, OpPing, strings.Repeat("y", maxControlPayloadSize), true))
+			expect(t, peer, frame(true, OpPong, strings.Repeat("y", maxControlPayloadSize), false))
+			send(t, peer, frame(true, OpText, "Hello", true))
 			require.Equal(t, "Hello", <-got)
 		}
 		used := stacks() - before

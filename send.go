@@ -292,15 +292,14 @@ func (c *Conn) sendLarge(ctx context.Context, h Header, p []byte) error {
 	}
 }
 
-// receivedPing makes a Pong due (RFC 6455 section 5.5.3: only the latest Ping needs one) and
-// sends it if the wire is free. Else the holder of the wire does.
+// receivedPing makes a Pong due (RFC 6455 section 5.5.3: only the latest Ping needs one), which
+// trySendDue sends if the wire is free. Else the holder of the wire does.
 func (c *Conn) receivedPing(payload []byte) {
 	c.mu.Lock()
 	all := c.pinging()
 	all.pong = append(all.pong[:0], payload...)
 	c.out.pongDue.Store(true)
 	c.mu.Unlock()
-	c.trySendDue()
 }
 
 // tryPing sends a Ping that nobody waits for, unless somebody has the wire.
