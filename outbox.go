@@ -131,6 +131,32 @@ func (o *outbox) room(n, limit int) *buffer {
 	return g.buf
 }
 
+// pass gives a number to a frame that does not go through the outbox, or 0 if it must, because
+// something is in it or it is closed. It is for the holder of the wire.
+func (o *outbox) pass() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || o.gathered.buf != nil || o.leaving.buf != nil {
+		return 0
+	}
+	o.added++
+	return o.added
+}
+
+// rest adds a frame, in front of all others, that pass has let by and of which only n bytes are
+// out. It is for the holder of the wire.
+func (o *outbox) rest(number uint64, frame []byte, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	buf := getBuffer(len(frame))
+	buf.b = append(buf.b, frame...)
+	buf.frames = append(buf.frames, framed{number, len(frame)})
+	o.leaving = batch{buf: buf, sent: n}
+}
+
 // latest returns the number of the latest frame, 0 if nothing is left to be sent.
 func (o *outbox) latest() uint64 {
 	o.mu.Lock()

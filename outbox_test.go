@@ -66,6 +66,33 @@ func TestOutbox(t *testing.T) {
 		require.Greater(t, len(o.load()), 15_000)
 		require.False(t, o.queued.Load())
 	})
+	t.Run("past it", func(t *testing.T) {
+		var o outbox
+		past := o.pass()
+		require.NotZero(t, past)
+		a := add(&o, "a")
+		require.Greater(t, a, past)
+		require.Zero(t, o.pass(), "something has gathered")
+		o.rest(past, frame(true, OpText, "rest", false), 3)
+		require.Equal(t, "est", string(o.load()))
+		require.Equal(t, fateBegun, o.takeBackNow(past))
+		o.advance(3)
+		require.True(t, o.isOut(past))
+		require.Equal(t, wire("a"), string(o.load()))
+		require.Zero(t, o.pass(), "something is being written")
+		o.advance(3)
+
+		past = o.pass()
+		o.rest(past, frame(true, OpText, "rest", false), 0)
+		require.Equal(t, fateTakenBack, o.takeBackNow(past))
+		require.Zero(t, o.latest())
+
+		past = o.pass()
+		o.discard()
+		require.Zero(t, o.pass(), "closed")
+		o.rest(past, frame(true, OpText, "rest", false), 3)
+		require.Nil(t, o.load())
+	})
 	t.Run("in a buffer that has grown", func(t *testing.T) {
 		var o, other outbox
 		var numbers []uint64

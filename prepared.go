@@ -10,7 +10,7 @@ import (
 // connections at a time.
 type Prepared struct {
 	typ   MessageType
-	plain preparedForm
+	plain *preparedForm
 
 	mu    sync.Mutex
 	forms map[deflateVariant]*preparedForm
@@ -18,27 +18,36 @@ type Prepared struct {
 
 // preparedForm is a message as it is sent.
 type preparedForm struct {
-	payload    []byte
-	compressed bool
+	h       Header
+	payload []byte
+	frame   []byte // of a server: header and payload
+}
+
+func prepareForm(typ MessageType, p []byte, compressed bool) *preparedForm {
+	h := Header{Fin: true, RSV1: compressed, Opcode: Opcode(typ), Length: uint64(len(p))}
+	frame := AppendHeader(offPage(maxHeaderSize+len(p)), h)
+	n := len(frame)
+	frame = append(frame, p...)
+	return &preparedForm{h, frame[n:], frame}
 }
 
 // Prepare makes a Prepared of a copy of p. Text must be UTF-8.
 func Prepare(typ MessageType, p []byte) *Prepared {
-	return &Prepared{typ: typ, plain: preparedForm{payload: append(offPage(len(p)), p...)}}
+	return &Prepared{typ: typ, plain: prepareForm(typ, p, false)}
 }
 
 // form returns what a connection with the deflater d, which may be nil, sends.
 func (m *Prepared) form(d *deflater) *preparedForm {
 	if d == nil || !d.wants(len(m.plain.payload)) {
-		return &m.plain
+		return m.plain
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f, ok := m.forms[d.variant]
 	if !ok {
-		f = &m.plain
+		f = m.plain
 		if z, ok := d.variant.appendMessage(nil, m.plain.payload); ok {
-			f = &preparedForm{payload: z, compressed: true}
+			f = prepareForm(m.typ, z, true)
 		}
 		if m.forms == nil {
 			m.forms = make(map[deflateVariant]*preparedForm)
@@ -64,17 +73,28 @@ func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 // keep is set.
 func (c *Conn) writePrepared(ctx context.Context, m *Prepared, f *preparedForm, keep bool) error {
 	d := c.out.deflate
-	h := Header{Fin: true, RSV1: f.compressed, Opcode: Opcode(m.typ)}
-	stateful := f.compressed && d.takeover
+	stateful := f.h.RSV1 && d.takeover
 	if !keep && !stateful {
-		return c.sendMessage(ctx, h, f.payload, false)
+		if number, ok := c.sendPrepared(f); ok {
+			c.out.message.release()
+			return c.sendGathered(ctx, number, true)
+		}
+		return c.sendMessage(ctx, f.h, f.payload, false)
 	}
 	defer c.out.message.release()
-	err := c.sendMessage(ctx, h, f.payload, true)
+	err := c.sendMessage(ctx, f.h, f.payload, true)
 	if stateful && err == nil {
 		d.adopt(m.plain.payload) // what follows may refer to it
 	}
 	return err
+}
+
+// sendPrepared is sendPast for f, if it is the kind of message for which to try is right.
+func (c *Conn) sendPrepared(f *preparedForm) (number uint64, ok bool) {
+	if c.out.box.mask || len(f.payload) > joinedSize {
+		return 0, false
+	}
+	return c.sendPast(f.frame)
 }
 
 // TryWritePrepared is [Conn.WritePrepared] for those who cannot wait, such as a loop over many
@@ -94,16 +114,8 @@ func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
 	if err := out.err.get(); err != nil || !out.message.try() {
 		return false, err
 	}
-	d := out.deflate
-	f := m.form(d)
-	h := Header{Fin: true, RSV1: f.compressed, Opcode: Opcode(m.typ)}
-	if out.box.add(h, f.payload, joinedSize) != 0 {
-		if f.compressed && d.takeover {
-			d.adopt(m.plain.payload)
-		}
-		out.message.release()
-		out.flushDue.Store(true)
-		c.trySendDue()
+	f := m.form(out.deflate)
+	if c.tryPrepared(m, f) {
 		return true, nil
 	}
 	if len(f.payload) > joinedSize && out.box.latest() == 0 && out.err.get() == nil {
@@ -112,4 +124,28 @@ func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
 	}
 	out.message.release()
 	return false, out.err.get()
+}
+
+// tryPrepared sends m in the form f, or leaves it in the outbox, and gives up the message turn
+// if it does.
+func (c *Conn) tryPrepared(m *Prepared, f *preparedForm) bool {
+	out := &c.out
+	number, past := c.sendPrepared(f)
+	if !past && out.box.add(f.h, f.payload, joinedSize) == 0 {
+		return false
+	}
+	if f.h.RSV1 && out.deflate.takeover {
+		out.deflate.adopt(m.plain.payload)
+	}
+	out.message.release()
+	switch {
+	case number != 0:
+		c.sendLater()
+	case past:
+		c.releaseWire()
+	default:
+		out.flushDue.Store(true)
+		c.trySendDue()
+	}
+	return true
 }

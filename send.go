@@ -154,6 +154,26 @@ func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) e
 	return err
 }
 
+// sendPast sends a frame in wire format past the outbox, without a copy, if nobody has the wire
+// and nothing else is to be sent. The caller has the wire then. What the socket does not take at
+// once is in the outbox, with the number, which is 0 if all is out.
+func (c *Conn) sendPast(frame []byte) (number uint64, ok bool) {
+	out := &c.out
+	if !c.socket.usable() || !out.wire.try() {
+		return 0, false
+	}
+	if number = out.box.pass(); number == 0 {
+		c.releaseWire()
+		return 0, false
+	}
+	n := c.writeNow(frame)
+	if n == len(frame) {
+		return 0, true
+	}
+	out.box.rest(number, frame, n)
+	return number, true
+}
+
 // sendGathered sends the frame with the number, unless another writer does so first. The
 // caller may have the wire already, and gives it up.
 func (c *Conn) sendGathered(ctx context.Context, number uint64, wire bool) error {

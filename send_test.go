@@ -85,6 +85,20 @@ func TestLargeMessageBeginsBetweenFrames(t *testing.T) {
 	})
 }
 
+// awaitFrames waits for frames to be in a batch of c's outbox.
+func awaitFrames(t *testing.T, c *Conn, b *batch, frames int) {
+	t.Helper()
+	for n, start := -1, time.Now(); n != frames; runtime.Gosched() {
+		require.Less(t, time.Since(start), 20*time.Second)
+		c.out.box.mu.Lock()
+		n = 0
+		if b.buf != nil {
+			n = len(b.buf.frames)
+		}
+		c.out.box.mu.Unlock()
+	}
+}
+
 // Writers that one context ends return all, whoever of them was writing for the others.
 func TestContextEndsAllWriters(t *testing.T) {
 	const writers, message = 10, "no effect"
@@ -100,31 +114,18 @@ func TestContextEndsAllWriters(t *testing.T) {
 				write := func(ctx context.Context) <-chan error {
 					return later(func() error { return c.Write(ctx, Text, []byte(message)) })
 				}
-				// await waits for frames to be in the outbox.
-				await := func(b *batch, frames int) {
-					box := &c.out.box
-					for n, start := -1, time.Now(); n != frames; runtime.Gosched() {
-						require.Less(t, time.Since(start), 20*time.Second)
-						box.mu.Lock()
-						n = 0
-						if b.buf != nil {
-							n = len(b.buf.frames)
-						}
-						box.mu.Unlock()
-					}
-				}
 				// The first one has the wire and gives it up to one of the others.
 				firstCtx, cancelFirst := context.WithCancel(t.Context())
 				ctx, cancel := context.WithCancel(t.Context())
 				first := write(firstCtx)
-				await(&c.out.box.leaving, 1)
+				awaitFrames(t, c, &c.out.box.leaving, 1)
 				var others []<-chan error
 				for range writers {
 					others = append(others, write(ctx))
 				}
-				await(&c.out.box.gathered, writers)
+				awaitFrames(t, c, &c.out.box.gathered, writers)
 				cancelFirst()
-				await(&c.out.box.leaving, writers)
+				awaitFrames(t, c, &c.out.box.leaving, writers)
 				cancel()
 				for _, done := range append(others, first) {
 					require.ErrorIs(t, <-done, context.Canceled)
@@ -199,8 +200,9 @@ func fill(t *testing.T, nc net.Conn) {
 // The error that the network reports once is not lost by a first try.
 func TestWriteToAPeerThatHasReset(t *testing.T) {
 	for name, write := range map[string]func(*Conn) error{
-		"Write": func(c *Conn) error { return c.Write(context.Background(), Text, []byte("Hello")) },
-		"large": func(c *Conn) error { return c.Write(context.Background(), Text, make([]byte, joinedSize+1)) },
+		"Write":    func(c *Conn) error { return c.Write(context.Background(), Text, []byte("Hello")) },
+		"large":    func(c *Conn) error { return c.Write(context.Background(), Text, make([]byte, joinedSize+1)) },
+		"prepared": func(c *Conn) error { return c.WritePrepared(context.Background(), Prepare(Text, []byte("Hello"))) },
 		"Flush": func(c *Conn) error {
 			assert.NoError(t, c.Queue(context.Background(), Text, []byte("Hello")))
 			return c.Flush(context.Background())

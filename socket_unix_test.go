@@ -3,7 +3,9 @@
 package websocket
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -303,4 +305,117 @@ func TestYieldingPays(t *testing.T) {
 	require.Less(t, yields(1001), 60)
 	require.Less(t, yields(20), 60)
 	require.Greater(t, yields(1), 900)
+}
+
+// A prepared message is not copied unless the socket does not take it.
+func TestPreparedIsNotCopied(t *testing.T) {
+	pooledExactly(t)
+	for _, size := range []int{10, 60_000} {
+		nc, peer := unixPair(t)
+		c := newConn(nc, nil, config{})
+		p := string(patterned(size))
+		m := Prepare(Binary, []byte(p))
+		class := bufferClass(maxHeaderSize + size)
+		pooled(class)
+		require.NoError(t, c.WritePrepared(t.Context(), m))
+		sent, err := c.TryWritePrepared(m)
+		require.NoError(t, err)
+		require.True(t, sent)
+		require.Empty(t, pooled(class))
+		expect(t, peer, frame(true, OpBinary, p, false), frame(true, OpBinary, p, false))
+
+		require.NoError(t, c.Queue(t.Context(), Text, []byte("queued")))
+		require.NoError(t, c.WritePrepared(t.Context(), m))
+		expect(t, peer, frame(true, OpText, "queued", false), frame(true, OpBinary, p, false))
+		c.Close()
+	}
+}
+
+// What a socket does not take of prepared messages goes out later, in their order.
+func TestPreparedForASlowPeer(t *testing.T) {
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "unix": unixPair} {
+		t.Run(name, func(t *testing.T) {
+			nc, peer := pair(t)
+			c := newConn(nc, nil, config{})
+			defer c.Close()
+			p := string(patterned(50_001))
+			m := Prepare(Binary, []byte(p))
+			n := 0
+			for {
+				sent, err := c.TryWritePrepared(m)
+				require.NoError(t, err)
+				if !sent {
+					break
+				}
+				n++
+				require.Less(t, n, 10_000)
+			}
+			require.LessOrEqual(t, boxed(c), 2*(joinedSize+maxHeaderSize))
+			for range n {
+				expect(t, peer, frame(true, OpBinary, p, false))
+			}
+			require.NoError(t, c.WritePrepared(t.Context(), m))
+			expect(t, peer, frame(true, OpBinary, p, false))
+
+			large := string(patterned(16 << 20))
+			sent, err := c.TryWritePrepared(Prepare(Binary, []byte(large)))
+			require.NoError(t, err)
+			require.True(t, sent)
+			sent, err = c.TryWritePrepared(m)
+			require.NoError(t, err)
+			require.False(t, sent)
+			require.Zero(t, boxed(c), "a large message is no copy of itself")
+			expect(t, peer, frame(true, OpBinary, large, false))
+		})
+	}
+}
+
+// The end of its context takes a prepared message back of which nothing is out, and with one
+// that has begun the connection.
+func TestContextEndsPrepared(t *testing.T) {
+	hello := Prepare(Text, []byte("Hello"))
+	t.Run("before it begins", func(t *testing.T) {
+		nc, peer := unixPair(t)
+		fill(t, nc)
+		c := newConn(nc, nil, config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		write := later(func() error { return c.WritePrepared(ctx, hello) })
+		awaitFrames(t, c, &c.out.box.leaving, 1)
+		cancel()
+		require.ErrorIs(t, <-write, context.Canceled)
+		require.Zero(t, boxed(c))
+
+		done := later(func() error { return c.WritePrepared(t.Context(), Prepare(Text, []byte("after it"))) })
+		r := bufio.NewReader(peer)
+		first, err := byte(0), error(nil)
+		for first == 0 && err == nil { // what fill wrote
+			first, err = r.ReadByte()
+		}
+		require.NoError(t, err)
+		rest := make([]byte, 1+len("after it"))
+		_, err = io.ReadFull(r, rest)
+		require.NoError(t, err)
+		require.Equal(t, frame(true, OpText, "after it", false), append([]byte{first}, rest...))
+		require.NoError(t, <-done)
+	})
+	t.Run("after it has begun", func(t *testing.T) {
+		nc, _ := tcpPair(t)
+		c := newConn(nc, nil, config{})
+		m := Prepare(Binary, make([]byte, 50_001))
+		ctx, cancel := context.WithCancel(t.Context())
+		for {
+			write := later(func() error { return c.WritePrepared(ctx, m) })
+			for len(write) == 0 && boxed(c) == 0 {
+				runtime.Gosched()
+			}
+			if boxed(c) > 0 {
+				require.Less(t, boxed(c), len(m.plain.frame), "some of it is out")
+				cancel()
+				require.ErrorIs(t, <-write, context.Canceled)
+				break
+			}
+			require.NoError(t, <-write)
+		}
+		require.ErrorIs(t, c.WritePrepared(t.Context(), hello), net.ErrClosed)
+	})
 }

@@ -130,6 +130,6 @@ func TestOneWayInOneWayOut(t *testing.T) {
 	assert.Equal(t, []string{"receive"}, where["nc.Read"])
 	assert.Equal(t, []string{"fillFromSocket"}, where["socket.read"])
 	assert.Equal(t, []string{"writePiece"}, where["nc.Write"])
-	assert.Equal(t, []string{"sendNow", "transmit"}, where["socket.write"])
+	assert.Equal(t, []string{"writeNow", "transmit"}, where["socket.write"])
 	assert.Equal(t, []string{"drop"}, where["nc.Close"])
 }

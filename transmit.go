@@ -14,32 +14,39 @@ const (
 	recordSize = 16 << 10
 )
 
-// sendNow sends what has gathered as far as the network takes it at once, which is nothing
-// where that cannot be tried without harm, and reports whether that is all. It and transmit
-// are the only places that write to the network. The caller holds the wire.
+// sendNow sends what has gathered as far as the network takes it at once, and reports whether
+// that is all. The caller holds the wire.
 func (c *Conn) sendNow() bool {
-	out := &c.out
-	for b := out.box.load(); b != nil; {
-		n := 0
-		if c.socket.usable() {
-			var err error
-			n, err = c.socket.write(b, false, &out.sent)
-			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				_ = c.writeFailed(context.Background(), n, err) // a socket says but once why
-			}
-		} else if !out.fragile {
-			n = c.writePrompt(b)
-		}
-		more := out.box.advance(n)
+	box := &c.out.box
+	for b := box.load(); b != nil; b = box.load() {
+		n := c.writeNow(b)
+		more := box.advance(n)
 		if n < len(b) {
 			return false
 		}
 		if !more {
 			break
 		}
-		b = out.box.load()
 	}
 	return true
+}
+
+// writeNow writes as much of b as the network takes at once, which is nothing where that cannot
+// be tried without harm. It and transmit are the only places that write to the network. The
+// caller holds the wire.
+func (c *Conn) writeNow(b []byte) (n int) {
+	out := &c.out
+	if !c.socket.usable() {
+		if out.fragile {
+			return 0
+		}
+		return c.writePrompt(b)
+	}
+	n, err := c.socket.write(b, false, &out.sent)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = c.writeFailed(context.Background(), n, err) // a socket says but once why
+	}
+	return n
 }
 
 // writePrompt writes some of b if that takes the network no longer than promptTimeout.
@@ -64,7 +71,7 @@ func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) 
 	return sent, err
 }
 
-// transmit writes b to the network: it and sendNow are the only places that do. It writes
+// transmit writes b to the network: it and writeNow are the only places that do. It writes
 // less, without an error, if another writer interrupts it to take a frame back. If ctx
 // ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {

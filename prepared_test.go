@@ -1,0 +1,152 @@
+package websocket
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPrepared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := []byte("Hello")
+		m := Prepare(Text, p)
+		copy(p, "spoil")
+		for range 3 {
+			c, peer := serve(t, config{})
+			require.NoError(t, c.WritePrepared(t.Context(), m))
+			require.NoError(t, c.WritePrepared(t.Context(), m))
+			expect(t, peer, frame(true, OpText, "Hello", false), frame(true, OpText, "Hello", false))
+			c.Close()
+			require.ErrorIs(t, c.WritePrepared(t.Context(), m), net.ErrClosed)
+		}
+		c, _ := serve(t, config{})
+		require.ErrorContains(t, c.WritePrepared(t.Context(), Prepare(9, nil)), "no message type")
+	})
+}
+
+func TestTryWritePrepared(t *testing.T) {
+	hello := Prepare(Text, []byte("Hello"))
+	t.Run("at once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			for range 2 {
+				sent, err := c.TryWritePrepared(hello)
+				require.NoError(t, err)
+				require.True(t, sent)
+				expect(t, peer, frame(true, OpText, "Hello", false))
+			}
+			w, err := c.NextWriter(t.Context(), Text)
+			require.NoError(t, err)
+			sent, err := c.TryWritePrepared(hello)
+			require.NoError(t, err)
+			require.False(t, sent, "inside another message")
+			require.NoError(t, w.Close())
+			expect(t, peer, frame(true, OpText, "", false))
+
+			_, err = c.TryWritePrepared(Prepare(9, nil))
+			require.ErrorContains(t, err, "no message type")
+			c.Close()
+			sent, err = c.TryWritePrepared(hello)
+			require.ErrorIs(t, err, net.ErrClosed)
+			require.False(t, sent)
+		})
+	})
+	t.Run("a slow peer is not waited for", func(t *testing.T) {
+		for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
+			"pipe": func(testing.TB) (net.Conn, net.Conn) { return newPipe() },
+			"TLS": func(t testing.TB) (net.Conn, net.Conn) {
+				a, b := newPipe()
+				return tlsOver(t, a, b)
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				certificates()
+				synctest.Test(t, func(t *testing.T) {
+					nc, peer := pair(t)
+					c := newConn(nc, nil, config{})
+					m := Prepare(Binary, make([]byte, 1000))
+					n := 0
+					for ; ; n++ {
+						sent, err := c.TryWritePrepared(m)
+						require.NoError(t, err)
+						if !sent {
+							break
+						}
+						require.Less(t, n, 1000)
+						synctest.Wait()
+					}
+					require.Greater(t, n, 100)
+					require.LessOrEqual(t, boxed(c), 2*joinedSize+2*maxHeaderSize)
+					for range n {
+						expect(t, peer, frame(true, OpBinary, string(make([]byte, 1000)), false))
+					}
+					synctest.Wait()
+					sent, err := c.TryWritePrepared(hello)
+					require.NoError(t, err)
+					require.True(t, sent)
+					expect(t, peer, frame(true, OpText, "Hello", false))
+					c.Close()
+					peer.Close()
+				})
+			})
+		}
+	})
+	t.Run("a large message", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			large := strings.Repeat("x", 1<<20)
+			sent, err := c.TryWritePrepared(Prepare(Text, []byte(large)))
+			require.NoError(t, err)
+			require.True(t, sent)
+			synctest.Wait()
+			for _, m := range []*Prepared{hello, Prepare(Text, []byte(large))} {
+				sent, err = c.TryWritePrepared(m)
+				require.NoError(t, err)
+				require.False(t, sent)
+			}
+			expect(t, peer, frame(true, OpText, large, false))
+			synctest.Wait()
+			sent, err = c.TryWritePrepared(hello)
+			require.NoError(t, err)
+			require.True(t, sent)
+			expect(t, peer, frame(true, OpText, "Hello", false))
+		})
+	})
+	t.Run("compressed with takeover", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := connect(t, config{deflate: agreed(true, 15)}, config{deflate: agreed(true, 15)})
+			msg := strings.Repeat("Hello ", 100)
+			m := Prepare(Text, []byte(msg))
+			for range 3 {
+				sent, err := b.TryWritePrepared(m)
+				require.NoError(t, err)
+				require.True(t, sent)
+				require.NoError(t, b.Write(t.Context(), Text, []byte(msg)))
+				for range 2 {
+					_, got, err := a.Read(t.Context(), nil)
+					require.NoError(t, err)
+					require.Equal(t, msg, string(got))
+				}
+			}
+		})
+	})
+}
+
+// A client masks, over a socket too.
+func TestPreparedOfAClient(t *testing.T) {
+	a, b := tcpPair(t)
+	client, server := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
+	m := Prepare(Text, []byte("Hello"))
+	require.NoError(t, client.WritePrepared(t.Context(), m))
+	sent, err := client.TryWritePrepared(m)
+	require.NoError(t, err)
+	require.True(t, sent)
+	for range 2 {
+		_, p, err := server.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, "Hello", string(p))
+	}
+}
