@@ -115,7 +115,12 @@ func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
 		return false, err
 	}
 	f := m.form(out.deflate)
-	if c.tryPrepared(m, f) {
+	sent := c.tryPrepared(m, f)
+	if !sent && out.box.queued.Load() {
+		c.flushQueued() // what only waits for company is in the way
+		sent = c.tryPrepared(m, f)
+	}
+	if sent {
 		return true, nil
 	}
 	if len(f.payload) > joinedSize && out.box.latest() == 0 && out.err.get() == nil {

@@ -1,10 +1,13 @@
 package websocket
 
 import (
+	"context"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -115,6 +118,17 @@ func TestTryWritePrepared(t *testing.T) {
 			expect(t, peer, frame(true, OpText, "Hello", false))
 		})
 	})
+	t.Run("behind what is queued", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			queued, large := strings.Repeat("q", 10_000), strings.Repeat("x", 60_000)
+			require.NoError(t, c.Queue(t.Context(), Text, []byte(queued)))
+			sent, err := c.TryWritePrepared(Prepare(Text, []byte(large)))
+			require.NoError(t, err)
+			require.True(t, sent)
+			expect(t, peer, frame(true, OpText, queued, false), frame(true, OpText, large, false))
+		})
+	})
 	t.Run("compressed with takeover", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := connect(t, config{deflate: agreed(true, 15)}, config{deflate: agreed(true, 15)})
@@ -148,5 +162,64 @@ func TestPreparedOfAClient(t *testing.T) {
 		_, p, err := server.Read(t.Context(), nil)
 		require.NoError(t, err)
 		require.Equal(t, "Hello", string(p))
+	}
+}
+
+// Messages that go past the outbox keep their order with those that do not.
+func TestPreparedAmongOthers(t *testing.T) {
+	const count = 100
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "unix": unixPair} {
+		t.Run(name, func(t *testing.T) {
+			a, b := pair(t)
+			client, server := newConn(a, nil, config{client: true}), newConn(b, nil, config{})
+			defer client.Close()
+			defer server.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var done []<-chan error
+			for who, send := range []func(p []byte) error{
+				func(p []byte) error { return server.Write(ctx, Binary, p) },
+				func(p []byte) error { return server.Queue(ctx, Binary, p) },
+				func(p []byte) error { return server.WritePrepared(ctx, Prepare(Binary, p)) },
+				func(p []byte) error {
+					for m := Prepare(Binary, p); ; runtime.Gosched() {
+						if sent, err := server.TryWritePrepared(m); sent || err != nil {
+							return err
+						}
+						if ctx.Err() != nil {
+							return ctx.Err()
+						}
+					}
+				},
+			} {
+				done = append(done, later(func() error {
+					for i := range count {
+						p := patterned(i * 7919 % (joinedSize + 100))
+						if err := send(append([]byte{byte(who), byte(i), byte(i >> 8)}, p...)); err != nil {
+							return err
+						}
+					}
+					return nil
+				}))
+			}
+			flushed := later(func() error {
+				for _, d := range done {
+					if err := <-d; err != nil {
+						return err
+					}
+				}
+				return server.Flush(ctx)
+			})
+			var next [4]int
+			for range len(next) * count {
+				_, p, err := client.Read(ctx, nil)
+				require.NoError(t, err)
+				i := next[p[0]]
+				require.Equal(t, i, int(p[1])|int(p[2])<<8, "of sender %d", p[0])
+				require.Equal(t, string(patterned(i*7919%(joinedSize+100))), string(p[3:]))
+				next[p[0]]++
+			}
+			require.NoError(t, <-flushed)
+		})
 	}
 }
