@@ -345,7 +345,7 @@ func dial(addr string, n int) ([]int, error) {
 			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
 			unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
-			unix.Connect(fd, to),
+			connect(fd, to),
 		)
 		if err != nil {
 			return fds, err
@@ -354,17 +354,39 @@ func dial(addr string, n int) ([]int, error) {
 	return fds, nil
 }
 
+// connect goes on when a signal of Go's scheduler has interrupted it.
+func connect(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	for err == unix.EINTR {
+		if err = unix.Connect(fd, to); err == unix.EISCONN {
+			return nil
+		}
+	}
+	return err
+}
+
+// socket is a file descriptor that blocks. With a timeout, signals of Go's scheduler interrupt its system calls.
 type socket int
 
 func (fd socket) Read(p []byte) (int, error) {
-	n, err := unix.Read(int(fd), p)
+	n, err := uninterrupted(func() (int, error) { return unix.Read(int(fd), p) })
 	if err == nil && n == 0 {
 		err = io.EOF
 	}
 	return max(n, 0), err
 }
 
-func (fd socket) Write(p []byte) (int, error) { return unix.Write(int(fd), p) }
+func (fd socket) Write(p []byte) (int, error) {
+	return uninterrupted(func() (int, error) { return unix.Write(int(fd), p) })
+}
+
+func uninterrupted(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
 
 // upgrade does the opening handshake on all fds, side by side.
 func upgrade(fds []int, addr, offer string) error {
