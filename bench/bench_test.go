@@ -79,7 +79,7 @@ func TestMeasure(t *testing.T) {
 		c.conns = min(c.conns, 20)
 		t.Run(name, func(t *testing.T) {
 			for _, v := range server.Variants() {
-				if !v.Supports(c.mode) || v.Plain && c.kind == handshake {
+				if !v.Supports(c.mode) {
 					continue
 				}
 				s, err := measure(v, c, b, on)

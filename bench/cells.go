@@ -97,7 +97,7 @@ func cells() []cell {
 	}
 	add(cell{name: "broadcast/1000", kind: broadcast, conns: 1000, mode: server.Mode{Broadcast: true},
 		first: load.Binary, messages: [][]byte{noise(1 << 10)}}, true)
-	add(cell{name: "handshake", kind: handshake, first: load.Binary, messages: [][]byte{noise(16)}}, true)
+	add(cell{name: "handshake", kind: handshake, mode: server.Mode{Handshake: true}, first: load.Binary, messages: [][]byte{noise(16)}}, true)
 	for _, size := range []int{1 << 10, 16 << 10} {
 		add(cell{name: "deflate/" + sizeName(size), kind: deflate, conns: 64, mode: server.Mode{Deflate: true},
 			first: load.Text | load.Compressed, messages: records(size, 128)}, true)

@@ -135,7 +135,7 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 	for i, c := range cells {
 		r := result{cell: c, samples: make(map[string][]sample), failed: make(map[string]error)}
 		servers := slices.DeleteFunc(slices.Clone(variants), func(v server.Variant) bool {
-			return !v.Supports(c.mode) || v.Plain && c.kind == handshake
+			return !v.Supports(c.mode)
 		})
 		rounds := o.rounds
 		if c.kind == idle || c.kind == idleTLS {

@@ -8,7 +8,7 @@ import (
 
 func init() {
 	register(Variant{Name: "kernel", Plain: true, EventLoop: true, Serve: serveKernel,
-		Does: func(m Mode) bool { return !m.Broadcast && !m.Idle && !m.TLS && !m.Deflate }})
+		Does: func(m Mode) bool { return !m.Broadcast && !m.Idle && !m.Handshake && !m.TLS && !m.Deflate }})
 }
 
 // serveKernel echoes bytes with the least there is to do: one thread that asks the kernel where something has arrived,

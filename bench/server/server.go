@@ -31,6 +31,7 @@ type Mode struct {
 	Text      bool // messages are text
 	Size      int  // of the messages
 	Idle      bool // there are many connections, which do nothing: what counts is memory
+	Handshake bool // connections are opened and dropped
 	Deflate   bool // permessage-deflate
 	Takeover  bool // with context takeover, both ways
 	TLS       bool
@@ -43,7 +44,7 @@ const Level = 1
 type Variant struct {
 	Name string // the library's, or the library's and how it is used, as in "gorilla-pool"
 
-	Plain     bool // echoes bytes: no WebSocket
+	Plain     bool // echoes bytes: no WebSocket beyond the answer to a handshake, where that is what counts
 	NetHTTP   bool // net/http does the handshake
 	EventLoop bool // there is no goroutine for each connection
 	Validates bool // text that is not UTF-8 is refused
