@@ -3,7 +3,6 @@ package websocket
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 )
 
@@ -108,22 +107,3 @@ func (s *headerScanner) value() string {
 	s.failed = true
 	return ""
 }
-
-// isTokenChar reports whether c may be in a token (RFC 9110 section 5.6.2).
-func isTokenChar(c byte) bool {
-	return isLetter(c) || isDigit(c) || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
-
-func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }
-func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
-
-// clip quotes what the peer sent for an error message, and shortens it.
-func clip(s string) string {
-	const limit = 100
-	if len(s) > limit {
-		return strconv.Quote(s[:limit]) + "..."
-	}
-	return strconv.Quote(s)
-}
-
-func clipList(values []string) string { return clip(strings.Join(values, ", ")) }

@@ -20,7 +20,8 @@ var imports = map[string]string{
 	"mask.go":       "encoding/binary math/bits",
 	"frame.go":      "encoding/binary strconv",
 	"utf8.go":       "encoding/binary",
-	"extensions.go": "errors fmt iter strconv strings",
+	"extensions.go": "errors fmt strings",
+	"fields.go":     "iter strconv strings",
 	"deflate.go":    "errors fmt strconv strings",
 	"compress.go":   "sync",
 	"lz77.go":       "encoding/binary math/bits",
@@ -36,7 +37,7 @@ var imports = map[string]string{
 // codec is pure: no file of it may mention a connection or what belongs to one.
 var codec = []string{
 	"mask.go", "frame.go", "utf8.go",
-	"extensions.go", "deflate.go", "compress.go", "lz77.go", "huffman.go", "block.go", "inflate.go",
+	"fields.go", "extensions.go", "deflate.go", "compress.go", "lz77.go", "huffman.go", "block.go", "inflate.go",
 }
 
 func sources(t *testing.T) map[string]*ast.File {
