@@ -132,7 +132,7 @@ func (c *Conn) interruptedAt(start int, err error) error {
 // lendFrom lends the part of the buffer from start on where the current message is. A buffer
 // that a large message before it has left is not for a small one.
 func (in *inbound) lendFrom(start int, l *loan) []byte {
-	if n := in.w - start; n <= readBufferSize && len(in.buf) > 2*readBufferSize {
+	if n := in.w - start; n <= readBufferSize && in.pooled.class > readBufferClass {
 		in.moveTo(getBuffer(n), start)
 		start = 0
 	}

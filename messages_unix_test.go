@@ -392,9 +392,15 @@ func TestInflatedMessagesComeFromThePool(t *testing.T) {
 	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/count, uint64(size/4), "bytes each")
 }
 
-// A loop does not move what is behind its message.
+// A loop does not move what is behind its message, whatever made the buffer larger once.
 func TestMessagesLeaveTheRestInPlace(t *testing.T) {
+	pooledExactly(t)
 	const count = 60
+	class := bufferClass(readBufferSize)
+	pooled(class)
+	for range 3 {
+		putBuffer(&buffer{b: make([]byte, bufferSizes[class+1]-1), class: class})
+	}
 	peer, nc := unixPair(t)
 	c := newConn(nc, nil, config{})
 	send(t, peer, segment(0, count))

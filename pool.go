@@ -41,6 +41,10 @@ var bufferSizes = [...]int{
 	4<<20 + bufferExtra,
 }
 
+// readBufferClass is that of the buffers for a read. One of them may have grown, but not to the
+// next class.
+var readBufferClass = bufferClass(readBufferSize)
+
 var bufferPools [len(bufferSizes)]sync.Pool
 
 // bufferClass returns the class of buffers for n bytes, or that of the largest there are.

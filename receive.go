@@ -98,7 +98,7 @@ func (in *inbound) keep(rest []byte) {
 // all. It lets go of a buffer that a large message has left.
 func (in *inbound) makeRoom(n int) {
 	size := int(in.next)
-	large := len(in.buf) > 2*readBufferSize
+	large := in.pooled != nil && in.pooled.class > readBufferClass
 	if in.w == len(in.buf) || n > len(in.buf) || large {
 		size = readBufferSize
 	}
