@@ -133,16 +133,18 @@ func (c *Conn) nextDataFrame(ctx context.Context) error {
 		if data, err := c.takeFrame(ctx); data || err != nil {
 			return err
 		}
-		c.trySendDue()
 	}
 }
 
-// takeFrame handles the next frame if it is a control frame, or begins it and reports true. A
-// Pong may be due then.
+// takeFrame handles the next frame if it is a control frame, or begins it and reports true.
 func (c *Conn) takeFrame(ctx context.Context) (data bool, err error) {
 	h, n, err := c.nextFrame(ctx)
-	if err != nil || n == 0 {
+	if err != nil {
 		return false, err
+	}
+	if n == 0 {
+		c.trySendDue()
+		return false, nil
 	}
 	c.in.begin(h, n)
 	return true, c.endFrame(ctx)

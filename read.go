@@ -224,13 +224,11 @@ func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 			in.skip = false
 		}
 	}
-	// The waiting is done here and not further down, and so is the sending of Pongs, so that a
-	// stack of 2 KiB will do.
+	// The waiting is done here and not further down, so that a stack of 2 KiB will do, behind
+	// control frames too.
 	for data := false; !data && err == nil; {
 		if in.r < in.w {
-			if data, err = c.takeFrame(ctx); !data && err == nil {
-				c.trySendDue()
-			}
+			data, err = c.takeFrame(ctx)
 			continue
 		}
 		if c.out.box.queued.Load() {
