@@ -356,13 +356,15 @@ func dial(addr string, n int) ([]int, error) {
 
 // connect goes on when a signal of Go's scheduler has interrupted it.
 func connect(fd int, to unix.Sockaddr) error {
-	err := unix.Connect(fd, to)
-	for err == unix.EINTR {
-		if err = unix.Connect(fd, to); err == unix.EISCONN {
+	for {
+		switch err := unix.Connect(fd, to); err {
+		case unix.EINTR:
+		case unix.EISCONN: // it was done meanwhile
 			return nil
+		default:
+			return err
 		}
 	}
-	return err
 }
 
 // socket is a file descriptor that blocks. With a timeout, signals of Go's scheduler interrupt its system calls.
