@@ -398,12 +398,11 @@ func TestInflatedMessagesComeFromThePool(t *testing.T) {
 func TestMessagesLeaveTheRestInPlace(t *testing.T) {
 	pooledExactly(t)
 	const count = 60
-	class := bufferClass(readBufferSize)
-	pooled(class)
+	pooled(readBufferClass)
 	for range 3 {
-		putBuffer(&buffer{b: make([]byte, 3*readBufferSize), class: class})
+		putBuffer(&buffer{b: make([]byte, 3*readBufferSize), class: readBufferClass})
 	}
-	defer pooled(class)
+	defer pooled(readBufferClass)
 	peer, nc := unixPair(t)
 	c := newConn(nc, nil, config{})
 	send(t, peer, segment(0, count))

@@ -168,6 +168,7 @@ func TestPreparedOfAClient(t *testing.T) {
 // Messages that go past the outbox keep their order with those that do not.
 func TestPreparedAmongOthers(t *testing.T) {
 	const count = 50
+	payload := func(i int) []byte { return patterned(i * 7919 % (joinedSize + 100)) }
 	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "unix": unixPair} {
 		t.Run(name, func(t *testing.T) {
 			a, b := pair(t)
@@ -194,8 +195,7 @@ func TestPreparedAmongOthers(t *testing.T) {
 			} {
 				done = append(done, later(func() error {
 					for i := range count {
-						p := patterned(i * 7919 % (joinedSize + 100))
-						if err := send(append([]byte{byte(who), byte(i), byte(i >> 8)}, p...)); err != nil {
+						if err := send(append([]byte{byte(who), byte(i), byte(i >> 8)}, payload(i)...)); err != nil {
 							return err
 						}
 					}
@@ -216,7 +216,7 @@ func TestPreparedAmongOthers(t *testing.T) {
 				require.NoError(t, err)
 				i := next[p[0]]
 				require.Equal(t, i, int(p[1])|int(p[2])<<8, "of sender %d", p[0])
-				require.Equal(t, string(patterned(i*7919%(joinedSize+100))), string(p[3:]))
+				require.Equal(t, string(payload(i)), string(p[3:]))
 				next[p[0]]++
 			}
 			require.NoError(t, <-flushed)
