@@ -132,11 +132,18 @@ func TestRun(t *testing.T) {
 	for name, samples := range results[0].samples {
 		assert.Len(t, samples, 2, name)
 	}
+	assert.Empty(t, results[0].twins)
 	assert.Contains(t, progress.String(), "cell 1 of 1, round 2 of 2: echo/16B/1\n")
 	writeDetails(io.Discard, results)
 
-	o.rounds, o.budget.profiles = 1, t.TempDir()
-	o.run(cells, servers)
+	o.rounds, o.twins, o.budget.profiles = 1, 2, t.TempDir()
+	results = o.run(cells, servers)
+	for name := range results[0].samples {
+		assert.Len(t, results[0].samples[name], 1, name)
+		require.Len(t, results[0].twins[name], 2, name)
+		assert.Len(t, results[0].twins[name][0], 1, name)
+		assert.Len(t, results[0].twins[name][1], 1, name)
+	}
 	profile, err := os.ReadFile(filepath.Join(o.budget.profiles, "echo-16B-1-strictws.pprof"))
 	require.NoError(t, err)
 	assert.NotEmpty(t, profile)

@@ -27,6 +27,7 @@ func main() {
 		rounds  = flag.Int("rounds", 0, "number of rounds; 0 means 3, or 7 with -full")
 		each    = flag.Duration("time", 0, "how long one measurement takes; 0 means 120ms, or 200ms with -full")
 		details = flag.Bool("details", false, "list every server, too")
+		twins   = flag.Int("twins", 0, "give each server so many `twins`, which differ from it by luck, and compare it with the best of them")
 		profile = flag.String("profile", "", "write a CPU profile of the last round of each server to that `directory`")
 		list    = flag.Bool("list", false, "list the cells and the servers, and measure nothing")
 	)
@@ -39,7 +40,7 @@ func main() {
 			}
 			return server.Run(*serve, m, os.Stdin, os.Stdout)
 		}
-		o := options{rounds: 3, budget: budget{measure: 120 * time.Millisecond, upgrades: 2000}, progress: os.Stderr}
+		o := options{rounds: 3, twins: max(*twins, 0), budget: budget{measure: 120 * time.Millisecond, upgrades: 2000}, progress: os.Stderr}
 		if *full {
 			o.rounds, o.budget = 7, budget{measure: 200 * time.Millisecond, upgrades: 5000}
 		}
@@ -74,6 +75,7 @@ func main() {
 		writeHead(os.Stdout, o)
 		writeTables(os.Stdout, results)
 		writeGoals(os.Stdout, results)
+		writeTwins(os.Stdout, results)
 		if *details {
 			writeDetails(os.Stdout, results)
 		}
@@ -122,6 +124,7 @@ func chooseVariants(names string) ([]server.Variant, error) {
 
 type options struct {
 	rounds   int
+	twins    int // of each server
 	budget   budget
 	cores    cores
 	progress io.Writer
@@ -133,7 +136,8 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 	start := time.Now()
 	var results []result
 	for i, c := range cells {
-		r := result{cell: c, samples: make(map[string][]sample), failed: make(map[string]error)}
+		r := result{cell: c, samples: make(map[string][]sample), twins: make(map[string][][]sample),
+			failed: make(map[string]error)}
 		servers := slices.DeleteFunc(slices.Clone(variants), func(v server.Variant) bool {
 			return !v.Supports(c.mode)
 		})
@@ -144,8 +148,10 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 		for round := range rounds {
 			fmt.Fprintf(o.progress, "%3.0fs  cell %d of %d, round %d of %d: %s\n",
 				time.Since(start).Seconds(), i+1, len(cells), round+1, rounds, c.name)
-			for j := range servers {
-				o.sample(&r, servers[(j+round)%len(servers)], round)
+			for twin := range 1 + o.twins {
+				for j := range servers {
+					o.sample(&r, servers[(j+round)%len(servers)], twin, round)
+				}
 			}
 		}
 		results = append(results, r)
@@ -154,14 +160,14 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 	return results
 }
 
-// sample adds a sample of v, unless v has failed before.
-func (o options) sample(r *result, v server.Variant, round int) {
+// sample adds a sample of v, or of one of its twins, unless v has failed before.
+func (o options) sample(r *result, v server.Variant, twin, round int) {
 	if r.failed[v.Name] != nil {
 		return
 	}
 	var s sample
 	var err error
-	if round == 0 {
+	if round == 0 && twin == 0 {
 		err = verify(v, r.cell, o.cores)
 	}
 	if err == nil {
@@ -170,10 +176,18 @@ func (o options) sample(r *result, v server.Variant, round int) {
 	if err != nil {
 		r.failed[v.Name] = err
 		delete(r.samples, v.Name)
+		delete(r.twins, v.Name)
 		fmt.Fprintf(o.progress, "      %s: %v\n", v.Name, err)
 		return
 	}
-	r.samples[v.Name] = append(r.samples[v.Name], s)
+	if twin == 0 {
+		r.samples[v.Name] = append(r.samples[v.Name], s)
+		return
+	}
+	for len(r.twins[v.Name]) < twin {
+		r.twins[v.Name] = append(r.twins[v.Name], nil)
+	}
+	r.twins[v.Name][twin-1] = append(r.twins[v.Name][twin-1], s)
 }
 
 // report says in a line what was found.
