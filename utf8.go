@@ -81,8 +81,8 @@ func (s utf8State) complete() bool { return s.offset == utf8Start }
 // cannot follow what came before; all further calls on the new state do so too.
 //
 // Blocks of 64 bytes are checked by words: those of ASCII at the beginning here, the
-// rest by utf8Blocks. What is in front of the first character that begins, and behind
-// the last block, goes through the table, unless it is ASCII.
+// rest by utf8Long. What is in front of the first character that begins, and less than
+// a block, goes through the table, unless it is ASCII.
 func (s utf8State) next(b []byte) (utf8State, bool) {
 	le := binary.LittleEndian
 	const high = utf8High
@@ -101,12 +101,7 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 			b = b[64:]
 			continue
 		}
-		if !utf8Blocks(b) {
-			return utf8State{utf8Bad}, false
-		}
-		n := len(b) &^ 63
-		u = utf8Behind(b[:n])
-		b = b[n:]
+		return utf8Long(b)
 	}
 
 	if len(b) >= 32 {
@@ -140,61 +135,76 @@ func (s utf8State) next(b []byte) (utf8State, bool) {
 	return utf8State{uint8(u)}, u != utf8Bad
 }
 
-// utf8Blocks checks the blocks of a text. The last character in them may be cut.
+// utf8Long checks a text of at least one block, from a character's beginning on. Its last
+// character may be cut.
 //
 // ASCII is skipped. Blocks with no characters of more than two bytes, as texts from
 // Latin to Arabic are made of, go through utf8Narrow, others through utf8Planes. Where
-// utf8Narrow has failed, it is not tried again before 1 KiB has gone through utf8Planes.
-func utf8Blocks(b []byte) bool {
+// utf8Narrow has failed, it is not tried again before 4 KiB have gone through utf8Planes.
+func utf8Long(b []byte) (utf8State, bool) {
 	le := binary.LittleEndian
-	var open utf8Open
-	for len(b) >= 64 {
-		p, blocks := (*[64]byte)(b), b
-		b = b[64:]
+	n := 0            // what is in front of b[n] is checked
+	open := uint64(0) // 1<<7 if b[n] continues a character
+	planes := false   // b[n] is not the last byte of the character that it continues
+	for n < len(b) {
+		at := min(n, len(b)-64)
+		p := (*[64]byte)(b[at:])
 		w0 := le.Uint64(p[0:8]) | le.Uint64(p[8:16]) | le.Uint64(p[16:24]) | le.Uint64(p[24:32])
 		w1 := le.Uint64(p[32:40]) | le.Uint64(p[40:48]) | le.Uint64(p[48:56]) | le.Uint64(p[56:64])
 		ascii0, ascii1 := w0&utf8High == 0, w1&utf8High == 0
-		if ascii0 && ascii1 {
-			if open.one>>63 != 0 {
-				return false
+		if ascii0 && ascii1 && !planes {
+			if open != 0 {
+				return utf8State{utf8Bad}, false
 			}
+			n = at + 64
 			continue
 		}
-		if open.two>>63 == 0 {
-			if one, ok := utf8Narrow(p, open.one>>63<<7, ascii0, ascii1); ok {
-				open.one = one << 56
+		if at == n && !planes {
+			if next, ok := utf8Narrow(p, open, ascii0, ascii1); ok {
+				open = next & (1 << 7)
+				n += 64
 				continue
 			}
 		}
-		n, ok := utf8Planes(blocks, &open)
-		if !ok {
-			return false
+		var ok bool
+		if n, ok = utf8Planes(b, n); !ok {
+			return utf8State{utf8Bad}, false
 		}
-		b = blocks[n:]
+		open, planes = 0, false
+		if b[n-1] >= 0x80 {
+			switch utf8Behind(b[:n]) {
+			case utf8Start:
+			case utf8One:
+				open = 1 << 7
+			default: // or it is bad, as utf8Planes or the end will find
+				planes = true
+			}
+		}
 	}
-	return true
+	u := utf8Behind(b)
+	return utf8State{uint8(u)}, u != utf8Bad
 }
 
-// utf8Open tells which bytes of a block wait for one, two or three more, at least, as
-// planes, of which the highest bit is that of the block's last byte.
-type utf8Open struct{ one, two, three uint64 }
-
-// utf8Planes checks blocks behind one that has left open, up to 1 KiB or one of which a
-// half is ASCII, and returns how many bytes they have. The 64 bytes of a block are turned
-// into eight planes: x7 has the first bits of all bytes, x0 the last ones. In few steps on
-// planes, characters of all lengths are checked at once, where the table needs a step for
-// each byte.
-func utf8Planes(b []byte, open *utf8Open) (n int, ok bool) {
+// utf8Planes checks blocks of b from b[n] on, up to 4 KiB or one of which a half is ASCII,
+// and returns where they end. The 64 bytes of a block are turned into eight planes: x7 has
+// the first bits of all bytes, x0 the last ones. In few steps on planes, characters of all
+// lengths are checked at once, where the table needs a step for each byte.
+//
+// A block begins with three bytes of the one before, so that it can be judged by itself.
+// What the first of a character's bytes asks of the second is not looked at for the last
+// two of a block: that is left to the next one, or to utf8Behind.
+func utf8Planes(b []byte, n int) (end int, ok bool) {
+	const (
+		first3 = 1<<0 | 1<<8 | 1<<16
+		last2  = 1<<55 | 1<<63
+	)
 	le := binary.LittleEndian
-	one, two, three := open.one, open.two, open.three
-	for wide := true; wide && len(b)-n >= 64 && n < 1024; n += 64 {
-		p := (*[64]byte)(b[n:])
-		var next uint64
-		if n+64 < len(b) {
-			next = uint64(b[n+64])
-		} else {
-			next = utf8Follower(p[63])
-		}
+	at, judged := 0, ^uint64(0)
+	if n > 0 {
+		at, judged = min(n-3, len(b)-64), ^uint64(first3)
+	}
+	for b := b[at:min(at+4<<10, len(b))]; ; {
+		p := (*[64]byte)(b)
 		x0, x1, x2, x3 := le.Uint64(p[0:8]), le.Uint64(p[8:16]), le.Uint64(p[16:24]), le.Uint64(p[24:32])
 		x4, x5, x6, x7 := le.Uint64(p[32:40]), le.Uint64(p[40:48]), le.Uint64(p[48:56]), le.Uint64(p[56:64])
 
@@ -213,59 +223,48 @@ func utf8Planes(b []byte, open *utf8Open) (n int, ok bool) {
 		x4, x5 = utf8Swap(x4, x5, 1, 0x5555555555555555)
 		x6, x7 = utf8Swap(x6, x7, 1, 0x5555555555555555)
 
-		lead := x7 & x6              // 11xxxxxx
-		lead3 := lead & x5           // 111xxxxx
-		lead4 := lead3 & x4          // 1111xxxx
-		only3 := lead3 ^ lead4       // 1110xxxx
-		high := x5 | x4              // xx11xxxx, xx10xxxx and xx01xxxx
-		zero := x3 | x2 | x1         // not xxxx000x
-		bad := lead &^ (high | zero) // C0, C1: overlong
-		zero |= x0                   // not xxxx0000
-		// What follows a byte, where that is not free to be 80 to BF.
-		next5 := utf8Before(x5) | next>>5<<63                // A0 to BF
-		nextHigh := utf8Before(high) | (next>>5|next>>4)<<63 // 90 to BF
-		bad |= only3 &^ (zero | next5)                       // E0: overlong
-		bad |= only3 & x3 & x2 & x0 & next5 &^ x1            // ED: surrogates
-		bad |= lead4 &^ (zero | nextHigh)                    // F0: overlong
-		bad |= lead4 & (x3 | x2&(x1|x0|nextHigh))            // F4 to FF: above U+10FFFF
+		lead := x7 & x6    // 11xxxxxx
+		lead3 := lead & x5 // 111xxxxx
+		lead4 := lead3 & x4
+		low32, low10 := x3|x2, x1|x0
+		next5, next4 := utf8Before(x5), utf8Before(x4)
+		bad := lead &^ (x5 | x4 | low32 | x1)              // C0, C1: overlong
+		bad |= lead3 &^ (low32 | low10 | next5 | x4&next4) // E0 before 80 to 9F, F0 before 80 to 8F: overlong
+		bad |= lead3 & next5 & x3 & x2 & x0 &^ x1          // ED before A0 to BF: surrogates
+		bad |= lead4 & (x3 | x2&(low10|next5|next4))       // F4 before 90 to BF, F5 to FF: above U+10FFFF
+		bad &^= last2
 
-		carry1, carry2, carry3 := one>>63, two>>63, three>>63
-		three = lead4
-		two = lead3 | utf8After(three) | carry3
-		one = lead | utf8After(two) | carry2
-		bad |= (utf8After(one) | carry1) ^ x7 ^ lead // 10xxxxxx, and nothing else
+		two := lead3 | utf8After(lead4)
+		one := lead | utf8After(two)
+		bad |= (utf8After(one) ^ x7 ^ lead) & judged // 10xxxxxx, and nothing else
 		if bad != 0 {
-			return n, false
+			return at, false
 		}
-		wide = x7&0x0F0F0F0F0F0F0F0F != 0 && x7&0xF0F0F0F0F0F0F0F0 != 0
+		wide := x7&0x0F0F0F0F0F0F0F0F != 0 && x7&0xF0F0F0F0F0F0F0F0 != 0
+		if !wide || len(b) < 64+61 {
+			return at + 64, true
+		}
+		b, at, judged = b[61:], at+61, ^uint64(first3)
 	}
-	*open = utf8Open{one, two, three}
-	return n, true
-}
-
-// utf8Follower returns a byte that may follow b, if others are expected behind it.
-func utf8Follower(b byte) uint64 {
-	if b == 0xE0 || b == 0xF0 {
-		return 0xBF
-	}
-	return 0x80
 }
 
 // utf8Swap swaps the upper bits of a with the lower ones of b, for each k bits
 // that are set in m.
 func utf8Swap(a, b uint64, k uint, m uint64) (uint64, uint64) {
 	t := (a>>k ^ b) & m
-	return a ^ t<<k, b ^ t
+	b ^= t // before a: t is not needed any more then
+	a ^= t << k
+	return a, b
 }
 
 // utf8After returns the plane of the bytes behind those of x, without the first one.
 func utf8After(x uint64) uint64 { return x<<8 | x>>55&0xFE }
 
-// utf8Before returns the plane of the bytes in front of those of x, without the last one.
-func utf8Before(x uint64) uint64 { return x>>8 | x&0xFE<<55 }
+// utf8Before returns the plane of the bytes in front of those of x, but for the last two.
+func utf8Before(x uint64) uint64 { return x>>8 | x<<55 }
 
-// utf8Behind returns the state behind a valid text of three bytes at least, which
-// begins and may end in the middle of a character.
+// utf8Behind returns the state behind a text of three bytes at least, which may begin and
+// end in the middle of a character, and is valid but for its last two bytes.
 func utf8Behind(b []byte) uint64 {
 	b = b[len(b)-3:]
 	for len(b) > 0 && b[0] < 0xC0 {
@@ -275,14 +274,14 @@ func utf8Behind(b []byte) uint64 {
 	for _, c := range b {
 		u = utf8Table[c] >> (u & utf8Mask)
 	}
-	return u
+	return u & utf8Mask
 }
 
 // utf8Narrow checks a block of which it is known whether its halves are ASCII. It
 // reports false if there is anything in it but ASCII and whole characters of two
 // bytes, of which the first and the last may be cut by the ends of the block.
 //
-// The high bit of the low byte of open says that the next byte continues a character.
+// The high bit of the low byte of open, and of the result, says that the next byte continues a character.
 func utf8Narrow(p *[64]byte, open uint64, ascii0, ascii1 bool) (uint64, bool) {
 	le := binary.LittleEndian
 	var bad uint64 // has the high bits of bytes that may not be there

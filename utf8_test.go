@@ -313,6 +313,39 @@ func TestUTF8EveryPosition(t *testing.T) {
 	}
 }
 
+// Blocks of all kinds behind each other, with characters that are cut and things that nothing
+// can follow at their ends.
+func TestUTF8EndOfABlock(t *testing.T) {
+	fills := []string{"a", "é", "世", "😀", strings.Repeat("世", 11) + strings.Repeat("a", 33)}
+	ends := []string{
+		"", "\xC3", "\xE4", "\xE4\xB8", "\xE4\xB8\x80", "\xE1\x80", "\xF0", "\xF0\x9F", "\xF0\x9F\x98", "\xF1\x80", "\xF1\x80\x80",
+		"\xE0", "\xE0\x80", "\xE0\xA0", "\xED", "\xED\xA0", "\xED\x9F", "\xF0\x80", "\xF4", "\xF4\x8F", "\xF4\x90", "\xF0\x80\x80",
+		"\xC0", "\xC1", "\xF5", "\xFF", "\xC0\x80", "\xF5\x80",
+	}
+	follow := []string{"", "\x80", "\x80\x80", "\xA0", "\x9F", "\xBF\xBF"}
+	for _, before := range fills {
+		for _, end := range ends {
+			for _, size := range []int{64, 125, 128, 186, 4<<10 + 61} { // whole blocks, which overlap by 3 bytes, too
+				n := size - len(end)
+				head := []byte(strings.Repeat(before, n/len(before)) + strings.Repeat("a", n%len(before)) + end)
+				for _, first := range follow {
+					for _, after := range fills {
+						for _, m := range []int{0, 1, 61, 64, 130} {
+							b := append(bytes.Clone(head), first+strings.Repeat(after, m/len(after))...)
+							want, refused := checkUTF8Bytes(b)
+							got, ok := utf8State{}.next(b)
+							if ok != (refused == len(b)) || got != want {
+								require.Fail(t, "whole and byte by byte differ", "%q to %d, then %q and %d of %q: got %v %v, want %v",
+									end, size, first, m, after, got, ok, want)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // Texts of several kinds in turn, with something at random positions.
 func TestUTF8LongTexts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
