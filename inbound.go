@@ -88,9 +88,11 @@ func (in *inbound) init(buffered []byte, waits bool) {
 	if waits {
 		in.small = new([headroom]byte)
 	}
-	in.buf = slices.Clone(buffered)
-	in.w = len(buffered)
-	in.shrink()
+	if len(buffered) <= headroom {
+		in.keep(buffered)
+		return
+	}
+	in.buf, in.w = slices.Clone(buffered), len(buffered)
 }
 
 // takeRead takes the read turn, and ends the caller's loan l, if there is one. A permanent error

@@ -186,24 +186,25 @@ func (o *outbox) load() []byte {
 // gathered meanwhile. It is for the holder of the wire.
 func (o *outbox) advance(n int) (more bool) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	l := &o.leaving
-	if l.buf == nil {
-		return false // discarded
+	if l := &o.leaving; l.buf != nil { // else it was discarded
+		l.sent += n
+		frames := l.buf.frames
+		for len(frames) > 0 && l.start+frames[0].size <= l.sent {
+			o.gone = frames[0].number
+			l.start += frames[0].size
+			frames = frames[1:]
+		}
+		l.buf.frames = append(l.buf.frames[:0], frames...)
+		if o.given != nil {
+			o.settle(false)
+		}
+		if len(frames) == 0 {
+			l.drop()
+		}
+		more = o.gathered.buf != nil
 	}
-	l.sent += n
-	frames := l.buf.frames
-	for len(frames) > 0 && l.start+frames[0].size <= l.sent {
-		o.gone = frames[0].number
-		l.start += frames[0].size
-		frames = frames[1:]
-	}
-	l.buf.frames = append(l.buf.frames[:0], frames...)
-	o.settle(false)
-	if len(frames) == 0 {
-		l.drop()
-	}
-	return o.gathered.buf != nil
+	o.mu.Unlock()
+	return more
 }
 
 // unfinished reports whether what load returned is not all out. It is for the holder of the

@@ -69,7 +69,7 @@ func (c *Conn) fillBuffer(ctx context.Context) error {
 
 // shrink moves what is there to the front, and lets go of a buffer that is too large for it.
 func (in *inbound) shrink() {
-	if in.r == 0 && in.w > headroom {
+	if in.r == 0 && (in.w > headroom || len(in.buf) <= headroom) {
 		return
 	}
 	rest := in.buf[in.r:in.w]

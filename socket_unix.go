@@ -106,8 +106,8 @@ func (s *socket) take() *buffer {
 // then: the poller has forgotten what it knew before the call.
 func (s *socket) readOnce(fd uintptr) bool {
 	b := getBuffer(int(s.n))
-	n, err := 0, error(syscall.EINTR)
-	for err == syscall.EINTR {
+	n, err := syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+	for errno(err) == syscall.EINTR {
 		n, err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
 	}
 	if n > 0 {
@@ -115,17 +115,23 @@ func (s *socket) readOnce(fd uintptr) bool {
 		return true
 	}
 	putBuffer(b)
-	switch err {
-	case syscall.EAGAIN:
+	switch {
+	case err == nil:
+		err = io.EOF
+	case errno(err) == syscall.EAGAIN:
 		s.waited = true
 		return false
-	case nil:
-		err = io.EOF
 	default:
 		err = os.NewSyscallError("read", err)
 	}
 	s.n, s.err = 0, err
 	return true
+}
+
+// errno is err, of a system call, as a number: to compare that is cheaper.
+func errno(err error) syscall.Errno {
+	n, _ := err.(syscall.Errno)
+	return n
 }
 
 // socketWrite is a write in progress.

@@ -25,23 +25,22 @@ type waiting struct {
 // try takes the turn if nobody holds it.
 func (t *turn) try() bool {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.held {
-		return false
-	}
+	free := !t.held
 	t.held = true
-	return true
+	t.mu.Unlock()
+	return free
 }
 
 // ask takes the turn, with a nil result, or gets in line for it. Only who passes gets a turn
 // that is barred.
 func (t *turn) ask(passes bool) *waiting {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if !t.held && (passes || !t.barred) {
 		t.held = true
+		t.mu.Unlock()
 		return nil
 	}
+	defer t.mu.Unlock()
 	w := &waiting{granted: make(chan struct{}), passes: passes}
 	last := &t.first
 	for *last != nil {
@@ -70,8 +69,13 @@ func (t *turn) release() { t.releaseBarred(false) }
 // releaseBarred gives the turn to the next in line who passes the bar, if there is one.
 func (t *turn) releaseBarred(bar bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.barred = bar
+	if t.first == nil {
+		t.held = false
+		t.mu.Unlock()
+		return
+	}
+	defer t.mu.Unlock()
 	for p := &t.first; *p != nil; p = &(*p).next {
 		if w := *p; w.passes || !bar {
 			*p = w.next

@@ -39,10 +39,11 @@ func (w *watcher) set(c *Conn, t time.Time) error {
 func (w *watcher) watch(c *Conn, ctx context.Context) {
 	done := ctx.Done()
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.armed == nil && done == nil || w.armed != nil && w.armed.done == done || w.retired {
+	if w.watches(done) || w.retired {
+		w.mu.Unlock()
 		return
 	}
+	defer w.mu.Unlock()
 	w.disarm(c)
 	if done == nil {
 		return
@@ -50,6 +51,14 @@ func (w *watcher) watch(c *Conn, ctx context.Context) {
 	a := &interrupt{done: done}
 	w.armed = a
 	a.stop = context.AfterFunc(ctx, func() { w.poke(c, a) })
+}
+
+// watches reports whether done is that of the context that interrupts, or nil and there is none.
+func (w *watcher) watches(done <-chan struct{}) bool {
+	if w.armed == nil {
+		return done == nil
+	}
+	return w.armed.done == done
 }
 
 // poke interrupts the call that is in progress, if there is one. Unless by is nil it does so
