@@ -266,12 +266,14 @@ func (c *Conn) endFrame(ctx context.Context) error {
 	return nil
 }
 
-// accept takes a chunk of the current frame's payload: it unmasks and checks it in place.
-func (c *Conn) accept(ctx context.Context, chunk []byte) error {
+// accept takes b[start:], a chunk of the current frame's payload: it unmasks and checks it in
+// place.
+func (c *Conn) accept(ctx context.Context, b []byte, start int) error {
 	in := &c.in
+	chunk := b[start:]
 	in.remaining -= uint64(len(chunk))
 	if !in.state.client {
-		in.keyPos = uint8(Mask(chunk, in.key, int(in.keyPos)))
+		in.keyPos = uint8(maskFrom(b, start, in.key, int(in.keyPos)))
 	}
 	if in.typ == Text && !in.compressed {
 		var ok bool
@@ -300,9 +302,9 @@ func (c *Conn) buffered(ctx context.Context, limit int) ([]byte, error) {
 		}
 	}
 	n := int(min(in.remaining, uint64(in.w-in.r), uint64(limit)))
-	chunk := in.buf[in.r : in.r+n]
+	start := in.r
 	in.r += n
-	return chunk, c.accept(ctx, chunk)
+	return in.buf[start:in.r], c.accept(ctx, in.buf[:in.r], start)
 }
 
 // appendPayload appends some payload of the current message to dst, or nothing at a tick.
@@ -311,7 +313,7 @@ func (c *Conn) appendPayload(ctx context.Context, dst []byte) ([]byte, error) {
 		return c.appendBuffered(ctx, dst)
 	}
 	dst = c.in.grow(dst)
-	n, err := c.readDirect(ctx, dst[len(dst):cap(dst)])
+	n, err := c.readDirect(ctx, dst)
 	return dst[:len(dst)+n], err
 }
 
@@ -360,17 +362,18 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 		return copy(p, chunk), err
 	}
 	for {
-		if n, err := c.readDirect(ctx, p); n > 0 || err != nil {
+		if n, err := c.readDirect(ctx, p[:0:len(p)]); n > 0 || err != nil {
 			return n, err
 		}
 	}
 }
 
-// readDirect reads payload of the current frame from the network into p, or nothing at a tick.
-// The buffer is empty, and nobody needs it meanwhile. Where p has room, it asks for a byte more
-// than the frame has, to see whether it has taken all there was.
-func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
+// readDirect reads payload of the current frame from the network into what dst has room for, or
+// nothing at a tick. The buffer is empty, and nobody needs it meanwhile. If there is room, it
+// asks for a byte more than the frame has, to see whether it has taken all there was.
+func (c *Conn) readDirect(ctx context.Context, dst []byte) (int, error) {
 	in := &c.in
+	p := dst[len(dst):cap(dst)]
 	in.shrink()
 	in.next = 0
 	n, err := c.receive(ctx, p[:min(uint64(len(p)), in.remaining+1)])
@@ -384,7 +387,7 @@ func (c *Conn) readDirect(ctx context.Context, p []byte) (int, error) {
 		n--
 		in.keep(p[n : n+1])
 	}
-	return n, c.accept(ctx, p[:n])
+	return n, c.accept(ctx, dst[:len(dst)+n], len(dst))
 }
 
 // skipPayload drops some payload of the current message.

@@ -89,3 +89,16 @@ func Mask(b []byte, key [4]byte, pos int) int {
 	}
 	return next
 }
+
+// maskFrom is Mask for b[start:]. As a rule b begins where its memory does, and words that do
+// not lie across the lines of a cache take three quarters of the time.
+func maskFrom(b []byte, start int, key [4]byte, pos int) int {
+	if aligned := (start + 7) &^ 7; aligned > start && len(b) >= aligned+alignedMaskSize {
+		pos = Mask(b[start:aligned], key, pos)
+		start = aligned
+	}
+	return Mask(b[start:], key, pos)
+}
+
+// alignedMaskSize is what has to be masked for that to be worth it.
+const alignedMaskSize = 1 << 10

@@ -56,6 +56,23 @@ func TestMaskSection5_3(t *testing.T) {
 	}
 }
 
+func TestMaskFrom(t *testing.T) {
+	key := [4]byte{0x11, 0x22, 0x44, 0x88}
+	original := patterned(2*alignedMaskSize + 16)
+	for pos := range 4 {
+		for start := range 20 {
+			for _, n := range []int{0, 1, 7, 100, alignedMaskSize - 1, alignedMaskSize, alignedMaskSize + 7, alignedMaskSize + 8, 2*alignedMaskSize - 20} {
+				got := bytes.Clone(original)
+				next := maskFrom(got[:start+n], start, key, pos)
+				want := bytes.Clone(original)
+				maskBytes(want[start:start+n], key, pos)
+				require.True(t, bytes.Equal(want, got), "pos %d, %d bytes from %d", pos, n, start)
+				require.Equal(t, (pos+n)%4, next)
+			}
+		}
+	}
+}
+
 func TestMaskInPieces(t *testing.T) {
 	key := [4]byte{0xde, 0xad, 0xbe, 0xef}
 	want := patterned(200)

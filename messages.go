@@ -168,7 +168,7 @@ func (c *Conn) lendCopy(ctx context.Context, l *loan) (p []byte, err error) {
 		if in.readsDirect() {
 			b = b.reserve(in.ahead())
 			var n int
-			n, err = c.readDirect(ctx, b.b[len(b.b):cap(b.b)])
+			n, err = c.readDirect(ctx, b.b)
 			b.b = b.b[:len(b.b)+n]
 		} else {
 			var chunk []byte

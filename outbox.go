@@ -88,7 +88,7 @@ func (o *outbox) append(buf *buffer, h Header, p []byte) uint64 {
 	start := len(buf.b)
 	buf.b = append(buf.b, p...)
 	if h.Masked {
-		Mask(buf.b[start:], h.Key, 0)
+		maskFrom(buf.b, start, h.Key, 0)
 	}
 	o.added++
 	buf.frames = append(buf.frames, framed{o.added, len(buf.b) - size})

@@ -291,7 +291,7 @@ func (c *Conn) sendLarge(ctx context.Context, h Header, p []byte) error {
 		b = append(b, p[:m]...)
 		p = p[m:]
 		if h.Masked {
-			pos = Mask(b[start:], h.Key, pos)
+			pos = maskFrom(b, start, h.Key, pos)
 		}
 		n, err := c.transmitAll(ctx, b)
 		sent += n
