@@ -57,7 +57,7 @@ func TestSocketWriteShowsProgress(t *testing.T) {
 		done <- result{n, err}
 	}()
 	deadline := time.Now().Add(10 * time.Second)
-	steps := 0
+	moved := 0
 	var got []byte
 	for chunk := make([]byte, 4<<20); len(got) < len(p); {
 		before := progress.Load()
@@ -68,11 +68,13 @@ func TestSocketWriteShowsProgress(t *testing.T) {
 			require.True(t, time.Now().Before(deadline))
 			runtime.Gosched()
 		}
-		steps++
+		if progress.Load() > before {
+			moved++
+		}
 	}
 	require.True(t, bytes.Equal(p, got))
 	require.Equal(t, result{len(p), nil}, <-done)
-	require.GreaterOrEqual(t, progress.Load(), uint64(steps-1))
+	require.GreaterOrEqual(t, moved, 2, "what the kernel holds does not have to be written")
 
 	// A deadline interrupts it, and says how much is out.
 	require.NoError(t, nc.SetWriteDeadline(time.Now().Add(10*time.Millisecond)))
