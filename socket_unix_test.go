@@ -45,7 +45,7 @@ func TestSocketOfOthers(t *testing.T) {
 // A write that waits shows how far it is while the peer takes it piece by piece.
 func TestSocketWriteShowsProgress(t *testing.T) {
 	s, nc, peer := socketPair(t)
-	p := bytes.Repeat([]byte("0123456789"), 2<<20)
+	p := bytes.Repeat([]byte("0123456789"), 4<<20)
 	var progress atomic.Uint64
 	type result struct {
 		n   int
@@ -74,7 +74,7 @@ func TestSocketWriteShowsProgress(t *testing.T) {
 	}
 	require.True(t, bytes.Equal(p, got))
 	require.Equal(t, result{len(p), nil}, <-done)
-	require.GreaterOrEqual(t, moved, 2, "what the kernel holds does not have to be written")
+	require.GreaterOrEqual(t, moved, 4, "all but what the kernel holds")
 
 	// A deadline interrupts it, and says how much is out.
 	require.NoError(t, nc.SetWriteDeadline(time.Now().Add(10*time.Millisecond)))
