@@ -90,6 +90,9 @@ func Mask(b []byte, key [4]byte, pos int) int {
 	return next
 }
 
+// alignedMaskSize is from how many bytes on maskFrom looks for words that are aligned.
+const alignedMaskSize = 1 << 10
+
 // maskFrom is Mask for b[start:]. As a rule b begins where its memory does, and words that do
 // not lie across the lines of a cache take three quarters of the time.
 func maskFrom(b []byte, start int, key [4]byte, pos int) int {
@@ -99,6 +102,3 @@ func maskFrom(b []byte, start int, key [4]byte, pos int) int {
 	}
 	return Mask(b[start:], key, pos)
 }
-
-// alignedMaskSize is what has to be masked for that to be worth it.
-const alignedMaskSize = 1 << 10

@@ -195,9 +195,7 @@ func (o *outbox) advance(n int) (more bool) {
 			frames = frames[1:]
 		}
 		l.buf.frames = append(l.buf.frames[:0], frames...)
-		if o.given != nil {
-			o.settle(false)
-		}
+		o.settle(false)
 		if len(frames) == 0 {
 			l.drop()
 		}

@@ -106,7 +106,7 @@ func (s *socket) take() *buffer {
 // then: the poller has forgotten what it knew before the call.
 func (s *socket) readOnce(fd uintptr) bool {
 	b := getBuffer(int(s.n))
-	n, err := syscall.Read(int(fd), b.b[headroom:cap(b.b)])
+	n, err := 0, error(syscall.EINTR)
 	for errno(err) == syscall.EINTR {
 		n, err = syscall.Read(int(fd), b.b[headroom:cap(b.b)])
 	}

@@ -34,19 +34,19 @@ func (t *turn) try() bool {
 // ask takes the turn, with a nil result, or gets in line for it. Only who passes gets a turn
 // that is barred.
 func (t *turn) ask(passes bool) *waiting {
+	var w *waiting
 	t.mu.Lock()
 	if !t.held && (passes || !t.barred) {
 		t.held = true
-		t.mu.Unlock()
-		return nil
+	} else {
+		w = &waiting{granted: make(chan struct{}), passes: passes}
+		last := &t.first
+		for *last != nil {
+			last = &(*last).next
+		}
+		*last = w
 	}
-	defer t.mu.Unlock()
-	w := &waiting{granted: make(chan struct{}), passes: passes}
-	last := &t.first
-	for *last != nil {
-		last = &(*last).next
-	}
-	*last = w
+	t.mu.Unlock()
 	return w
 }
 
@@ -70,20 +70,17 @@ func (t *turn) release() { t.releaseBarred(false) }
 func (t *turn) releaseBarred(bar bool) {
 	t.mu.Lock()
 	t.barred = bar
-	if t.first == nil {
+	next := &t.first
+	for *next != nil && bar && !(*next).passes {
+		next = &(*next).next
+	}
+	if w := *next; w != nil {
+		*next = w.next
+		close(w.granted)
+	} else {
 		t.held = false
-		t.mu.Unlock()
-		return
 	}
-	defer t.mu.Unlock()
-	for p := &t.first; *p != nil; p = &(*p).next {
-		if w := *p; w.passes || !bar {
-			*p = w.next
-			close(w.granted)
-			return
-		}
-	}
-	t.held = false
+	t.mu.Unlock()
 }
 
 // wait takes the turn. It returns false if ctx or the connection ended first.

@@ -171,12 +171,12 @@ func utf8Long(b []byte) (utf8State, bool) {
 			return utf8State{utf8Bad}, false
 		}
 		open, planes = 0, false
-		if b[n-1] >= 0x80 {
+		if n < len(b) && b[n-1] >= 0x80 {
 			switch utf8Behind(b[:n]) {
 			case utf8Start:
 			case utf8One:
 				open = 1 << 7
-			default: // or it is bad, as utf8Planes or the end will find
+			default: // or it is bad, as utf8Planes will find
 				planes = true
 			}
 		}
@@ -281,7 +281,8 @@ func utf8Behind(b []byte) uint64 {
 // reports false if there is anything in it but ASCII and whole characters of two
 // bytes, of which the first and the last may be cut by the ends of the block.
 //
-// The high bit of the low byte of open, and of the result, says that the next byte continues a character.
+// The high bit of the low byte of open, and of the result, says that the next byte
+// continues a character.
 func utf8Narrow(p *[64]byte, open uint64, ascii0, ascii1 bool) (uint64, bool) {
 	le := binary.LittleEndian
 	var bad uint64 // has the high bits of bytes that may not be there

@@ -39,18 +39,15 @@ func (w *watcher) set(c *Conn, t time.Time) error {
 func (w *watcher) watch(c *Conn, ctx context.Context) {
 	done := ctx.Done()
 	w.mu.Lock()
-	if w.watches(done) || w.retired {
-		w.mu.Unlock()
-		return
+	if !w.watches(done) && !w.retired {
+		w.disarm(c)
+		if done != nil {
+			a := &interrupt{done: done}
+			w.armed = a
+			a.stop = context.AfterFunc(ctx, func() { w.poke(c, a) })
+		}
 	}
-	defer w.mu.Unlock()
-	w.disarm(c)
-	if done == nil {
-		return
-	}
-	a := &interrupt{done: done}
-	w.armed = a
-	a.stop = context.AfterFunc(ctx, func() { w.poke(c, a) })
+	w.mu.Unlock()
 }
 
 // watches reports whether done is that of the context that interrupts, or nil and there is none.

@@ -184,10 +184,11 @@ func (o options) sample(r *result, v server.Variant, twin, round int) {
 		r.samples[v.Name] = append(r.samples[v.Name], s)
 		return
 	}
-	for len(r.twins[v.Name]) < twin {
-		r.twins[v.Name] = append(r.twins[v.Name], nil)
+	if r.twins[v.Name] == nil {
+		r.twins[v.Name] = make([][]sample, o.twins)
 	}
-	r.twins[v.Name][twin-1] = append(r.twins[v.Name][twin-1], s)
+	its := &r.twins[v.Name][twin-1]
+	*its = append(*its, s)
 }
 
 // report says in a line what was found.

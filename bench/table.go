@@ -312,21 +312,14 @@ func (r result) toChosenPeer(library string) (ratio float64, ok bool) {
 // writeChosen says how a library compares to the best peers, chosen by other rounds, over the echo cells.
 func writeChosen(w io.Writer, results []result, library string) {
 	var ratios []float64
-	above := 0
 	for _, r := range results {
-		if r.cell.kind != echo {
-			continue
-		}
-		if ratio, ok := r.toChosenPeer(library); ok {
+		if ratio, ok := r.toChosenPeer(library); ok && r.cell.kind == echo {
 			ratios = append(ratios, ratio)
-			if ratio > 1 {
-				above++
-			}
 		}
 	}
 	if len(ratios) > 1 {
 		fmt.Fprintf(w, "\nIf every other round chooses the best peers, and those between compare, the geometric mean of `%s` to them "+
-			"is %.2f. It is above 1.0 in %d of %d cells.\n", library, geometricMean(ratios), above, len(ratios))
+			"is %.2f. It is above 1.0 in %d of %d cells.\n", library, geometricMean(ratios), above1(ratios), len(ratios))
 	}
 }
 
@@ -338,13 +331,23 @@ func geometricMean(v []float64) float64 {
 	return math.Exp(sum / float64(len(v)))
 }
 
+func above1(ratios []float64) int {
+	n := 0
+	for _, r := range ratios {
+		if r > 1 {
+			n++
+		}
+	}
+	return n
+}
+
 // writeTwins says how each server, over the cells, compares with the best of its twins. What they differ by is luck, so it
 // is what the best of as many peers would have ahead of one as good as they are.
 func writeTwins(w io.Writer, results []result) {
 	head := false
 	for _, v := range server.Variants() {
 		var ratios []float64
-		above, others := 0, 0
+		others := 0
 		for _, r := range results {
 			if len(r.twins[v.Name]) == 0 {
 				continue
@@ -354,11 +357,7 @@ func writeTwins(w io.Writer, results []result) {
 			for _, s := range r.twins[v.Name] {
 				best = min(best, median(s).Cost)
 			}
-			ratio := median(r.samples[v.Name]).Cost / best
-			ratios = append(ratios, ratio)
-			if ratio > 1 {
-				above++
-			}
+			ratios = append(ratios, median(r.samples[v.Name]).Cost/best)
 		}
 		if len(ratios) == 0 {
 			continue
@@ -368,7 +367,8 @@ func writeTwins(w io.Writer, results []result) {
 			fmt.Fprint(w, "\n### Each server to the best of its twins\n\n")
 			fmt.Fprint(w, "| | others | cells | above 1.0 | geometric mean | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
 		}
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %.2f | %.2f |\n", v.Name, others, len(ratios), above, geometricMean(ratios), slices.Max(ratios))
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %.2f | %.2f |\n", v.Name, others, len(ratios), above1(ratios),
+			geometricMean(ratios), slices.Max(ratios))
 	}
 }
 
