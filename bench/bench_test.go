@@ -115,13 +115,13 @@ func TestRun(t *testing.T) {
 	cells, err := chooseCells("echo/16B/1", false)
 	require.NoError(t, err)
 	require.Len(t, cells, 1)
-	servers, err := chooseVariants("raw,strictws,gobwas-low")
+	servers, err := chooseVariants("raw,strictws,gobwas-low,strictws-messages")
 	require.NoError(t, err)
 	var names []string
 	for _, v := range servers {
 		names = append(names, v.Name)
 	}
-	assert.Equal(t, []string{"raw", "raw-large", "strictws", "strictws-messages", "gobwas-low"}, names)
+	assert.Equal(t, []string{"gobwas-low", "raw", "raw-large", "strictws", "strictws-messages"}, names, "each once")
 
 	var progress strings.Builder
 	o := options{rounds: 2, budget: budget{measure: 2 * time.Millisecond}, cores: testCores(t), progress: &progress}

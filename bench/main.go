@@ -75,6 +75,7 @@ func main() {
 		writeHead(os.Stdout, o)
 		writeTables(os.Stdout, results)
 		writeGoals(os.Stdout, results)
+		writeAhead(os.Stdout, results)
 		writeTwins(os.Stdout, results)
 		if *details {
 			writeDetails(os.Stdout, results)
@@ -107,19 +108,19 @@ func chooseVariants(names string) ([]server.Variant, error) {
 	if names == "" {
 		return all, nil
 	}
-	var chosen []server.Variant
+	chosen := make(map[string]bool)
 	for name := range strings.SplitSeq(names, ",") {
-		n := len(chosen)
+		known := false
 		for _, v := range all {
 			if v.Name == name || v.Library() == name {
-				chosen = append(chosen, v)
+				chosen[v.Name], known = true, true
 			}
 		}
-		if len(chosen) == n {
+		if !known {
 			return nil, fmt.Errorf("no server is called %s; -list lists them", name)
 		}
 	}
-	return chosen, nil
+	return slices.DeleteFunc(all, func(v server.Variant) bool { return !chosen[v.Name] }), nil
 }
 
 type options struct {

@@ -281,95 +281,12 @@ func meanToPeers(results []result, library string) (mean float64, n int) {
 	return geometricMean(ratios), len(ratios)
 }
 
-// half returns r with every other round, beginning with the first or the second.
-func (r result) half(first int) result {
-	samples := make(map[string][]sample)
-	for name, all := range r.samples {
-		for i := first; i < len(all); i += 2 {
-			samples[name] = append(samples[name], all[i])
-		}
-	}
-	return result{cell: r.cell, samples: samples}
-}
-
-// toChosenPeer is what a library costs to what the best peer does, where one half of the rounds chooses the best way of
-// each, and the other half compares these. So it makes no difference that the best of many is the luckiest, too.
-func (r result) toChosenPeer(library string) (ratio float64, ok bool) {
-	halves := [...]result{r.half(0), r.half(1)}
-	var ratios []float64
-	for i, chooses := range halves {
-		compares := halves[1-i]
-		its, ok := chooses.library(library)
-		peer, known := chooses.best(isPeer)
-		if !ok || !known || len(compares.samples[its.Name]) == 0 || len(compares.samples[peer.Name]) == 0 {
-			return 0, false
-		}
-		ratios = append(ratios, median(compares.samples[its.Name]).Cost/median(compares.samples[peer.Name]).Cost)
-	}
-	return geometricMean(ratios), true
-}
-
-// writeChosen says how a library compares to the best peers, chosen by other rounds, over the echo cells.
-func writeChosen(w io.Writer, results []result, library string) {
-	var ratios []float64
-	for _, r := range results {
-		if ratio, ok := r.toChosenPeer(library); ok && r.cell.kind == echo {
-			ratios = append(ratios, ratio)
-		}
-	}
-	if len(ratios) > 1 {
-		fmt.Fprintf(w, "\nIf every other round chooses the best peers, and those between compare, the geometric mean of `%s` to them "+
-			"is %.2f. It is above 1.0 in %d of %d cells.\n", library, geometricMean(ratios), above1(ratios), len(ratios))
-	}
-}
-
 func geometricMean(v []float64) float64 {
 	sum := 0.0
 	for _, x := range v {
 		sum += math.Log(x)
 	}
 	return math.Exp(sum / float64(len(v)))
-}
-
-func above1(ratios []float64) int {
-	n := 0
-	for _, r := range ratios {
-		if r > 1 {
-			n++
-		}
-	}
-	return n
-}
-
-// writeTwins says how each server, over the cells, compares with the best of its twins. What they differ by is luck, so it
-// is what the best of as many peers would have ahead of one as good as they are.
-func writeTwins(w io.Writer, results []result) {
-	head := false
-	for _, v := range server.Variants() {
-		var ratios []float64
-		others := 0
-		for _, r := range results {
-			if len(r.twins[v.Name]) == 0 {
-				continue
-			}
-			others = len(r.twins[v.Name])
-			best := math.Inf(1)
-			for _, s := range r.twins[v.Name] {
-				best = min(best, median(s).Cost)
-			}
-			ratios = append(ratios, median(r.samples[v.Name]).Cost/best)
-		}
-		if len(ratios) == 0 {
-			continue
-		}
-		if !head {
-			head = true
-			fmt.Fprint(w, "\n### Each server to the best of its twins\n\n")
-			fmt.Fprint(w, "| | others | cells | above 1.0 | geometric mean | greatest |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
-		}
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %.2f | %.2f |\n", v.Name, others, len(ratios), above1(ratios),
-			geometricMean(ratios), slices.Max(ratios))
-	}
 }
 
 // writeDetails lists every server, and how much its rounds differ.

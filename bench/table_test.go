@@ -133,65 +133,6 @@ func TestGoalsOfAllEchoes(t *testing.T) {
 	assert.Contains(t, goals.String(), "\nThe geometric mean of `kernel` to the best peers is 0.60 over 2 cells.\n")
 }
 
-// Who is best by luck in the rounds that choose is compared by the others.
-func TestToChosenPeer(t *testing.T) {
-	r := result{cell: find(t, "echo/125B/64"), samples: map[string][]sample{
-		"strictws":          costs(1000, 900, 1000, 900, 1000),
-		"strictws-messages": costs(1100, 800, 1100, 800, 1100),
-		"gws":               costs(500, 2000, 500, 2000, 500),
-		"gorilla":           costs(2000, 1000, 2000, 1000, 2000),
-		"raw":               costs(10, 10, 10, 10, 10),
-	}}
-	// The odd rounds choose strictws and gws, the even ones strictws-messages and gorilla.
-	ratio, ok := r.toChosenPeer(ours)
-	require.True(t, ok)
-	assert.InDelta(t, math.Sqrt(900.0/2000*1100/2000), ratio, 1e-12)
-	ratio, ok = r.toChosenPeer(raw)
-	require.True(t, ok)
-	assert.InDelta(t, 10.0/2000, ratio, 1e-12)
-	_, ok = r.toChosenPeer(kernel)
-	assert.False(t, ok, "not measured")
-
-	delete(r.samples, "gorilla")
-	r.samples["gws"] = r.samples["gws"][:1]
-	_, ok = r.toChosenPeer(ours)
-	assert.False(t, ok, "a single round cannot choose and compare")
-
-	worse := result{cell: find(t, "echo/125B/1"), samples: map[string][]sample{
-		"strictws": costs(3000, 3000), "gws": costs(2000, 2000)}}
-	other := result{cell: find(t, "text/utf8/1"), samples: worse.samples}
-	better := result{cell: find(t, "echo/16B/1"), samples: map[string][]sample{
-		"strictws": costs(2000, 2000), "gws": costs(3000, 3000)}}
-	var line strings.Builder
-	writeChosen(&line, []result{worse, other, better}, ours)
-	assert.Contains(t, line.String(), "the geometric mean of `strictws` to them is 1.00. It is above 1.0 in 1 of 2 cells.\n")
-}
-
-func TestTwins(t *testing.T) {
-	results := []result{
-		{cell: find(t, "echo/125B/1"), samples: map[string][]sample{"raw": costs(2000), "strictws": costs(1)},
-			twins: map[string][][]sample{"raw": {costs(3000, 2000, 500), costs(1500, 1600, 1700)}}},
-		{cell: find(t, "echo/125B/64"), samples: map[string][]sample{"raw": costs(800)},
-			twins: map[string][][]sample{"raw": {costs(1000), costs(1200)}}},
-	}
-	var table strings.Builder
-	writeTwins(&table, results)
-	assert.Equal(t, `
-### Each server to the best of its twins
-
-| | others | cells | above 1.0 | geometric mean | greatest |
-| --- | ---: | ---: | ---: | ---: | ---: |
-| raw | 2 | 2 | 1 | 1.00 | 1.25 |
-`, table.String())
-
-	table.Reset()
-	for i := range results {
-		results[i].twins = nil
-	}
-	writeTwins(&table, results)
-	assert.Empty(t, table.String())
-}
-
 func TestNumber(t *testing.T) {
 	for v, want := range map[float64]string{0.1234: "0.12", 1.234: "1.23", 12.34: "12.3", 123.4: "123", 1234: "1234"} {
 		assert.Equal(t, want, number(v))
