@@ -110,7 +110,7 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 
 	out := &c.out
 	out.box.mask = cfg.client
-	out.fragile = breaksOnTimeout(nc)
+	out.fragile = !c.socket.usable() && breaksOnTimeout(nc)
 	out.watch.writes = true
 	if in.tick > 0 && c.setTick(in.tick) != nil {
 		in.tick = 0 // no deadlines, no keepalive

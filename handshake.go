@@ -136,11 +136,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 		return nil, ref
 	}
 
-	// Deadlines may be left (see http.Hijacker); newConn sets that of the keepalive.
-	// A client that does not read what it pipelined before must not hold the write of
-	// the response for ever.
-	nc.SetReadDeadline(time.Time{})
-	nc.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	nc.SetDeadline(time.Time{}) // one may be left (see http.Hijacker)
 	var buffered []byte
 	if brw != nil && brw.Reader != nil {
 		buffered, _ = brw.Reader.Peek(brw.Reader.Buffered())
@@ -152,11 +148,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 		nc.Close()
 		return nil, shuttingDown
 	}
-	_, err = nc.Write(response)
-	if err == nil {
-		err = nc.SetWriteDeadline(time.Time{})
-	}
-	if err != nil {
+	if err := c.writeResponse(response); err != nil {
 		err = fmt.Errorf("websocket: answering the handshake: %w", err)
 		c.drop(err)
 		return nil, err
@@ -167,6 +159,24 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 
 // acceptTimeout bounds the write of the server's handshake.
 const acceptTimeout = 10 * time.Second
+
+// writeResponse writes the server's handshake, which a socket takes at once, and without a
+// deadline, unless the client does not read what it pipelined before: that must not hold it
+// for ever.
+func (c *Conn) writeResponse(response []byte) error {
+	if c.socket.usable() {
+		n, err := c.socket.write(response, false, &c.out.sent)
+		if err != nil || n == len(response) {
+			return err
+		}
+		response = response[n:]
+	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(acceptTimeout))
+	if _, err := c.nc.Write(response); err != nil {
+		return err
+	}
+	return c.nc.SetWriteDeadline(time.Time{})
+}
 
 // shuttingDown is the answer to requests that come after Conns.Shutdown, and
 // shuttingDownResponse that to one which was taken over when it came.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/fips140"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -247,9 +248,43 @@ func TestAcceptClearsDeadlines(t *testing.T) {
 	w := &hijackable{ResponseRecorder: httptest.NewRecorder()}
 	_, err := Accept(w, handshakeRequest(), nil)
 	require.NoError(t, err)
-	require.Len(t, w.conn.deadlines, 2)
-	assert.False(t, w.conn.deadlines[0].IsZero(), "the response is written in bounded time")
-	assert.True(t, w.conn.deadlines[1].IsZero())
+	require.Len(t, w.conn.deadlines, 3)
+	assert.True(t, w.conn.deadlines[0].IsZero(), "of both directions")
+	assert.False(t, w.conn.deadlines[1].IsZero(), "the response is written in bounded time")
+	assert.True(t, w.conn.deadlines[2].IsZero())
+}
+
+// A response that a socket does not take at once goes out too, and deadlines that are left on the socket have
+// no say in that.
+func TestAcceptOnASocket(t *testing.T) {
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "Unix": unixPair} {
+		for _, size := range []int{10, 4 << 20} {
+			t.Run(fmt.Sprintf("%s, %d", name, size), func(t *testing.T) {
+				peer, nc := pair(t)
+				require.NoError(t, nc.SetDeadline(longAgo))
+				w := pipeWriter{httptest.NewRecorder(), nc}
+				w.Header().Set("X-Long", strings.Repeat("x", size))
+				done := later(func() error {
+					c, err := Accept(w, handshakeRequest(), nil)
+					if err == nil {
+						err = c.Write(t.Context(), Text, []byte("Hello"))
+					}
+					return errors.Join(err, nc.Close())
+				})
+				got, err := io.ReadAll(peer)
+				require.NoError(t, err)
+				require.NoError(t, <-done)
+				br := bufio.NewReader(bytes.NewReader(got))
+				resp, err := http.ReadResponse(br, nil)
+				require.NoError(t, err)
+				require.Equal(t, http.StatusSwitchingProtocols, resp.StatusCode)
+				require.Len(t, resp.Header.Get("X-Long"), size)
+				rest, err := io.ReadAll(br)
+				require.NoError(t, err)
+				require.Equal(t, frame(true, OpText, "Hello", false), rest)
+			})
+		}
+	}
 }
 
 func TestAcceptWriteFails(t *testing.T) {

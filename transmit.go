@@ -32,8 +32,8 @@ func (c *Conn) sendNow() bool {
 }
 
 // writeNow writes as much of b as the network takes at once, which is nothing where that cannot
-// be tried without harm. It and transmit are the only places that write to the network. The
-// caller holds the wire.
+// be tried without harm. It and transmit are the only places that write frames to the network.
+// The caller holds the wire.
 func (c *Conn) writeNow(b []byte) (n int) {
 	out := &c.out
 	if !c.socket.usable() {
@@ -71,7 +71,7 @@ func (c *Conn) transmitAll(ctx context.Context, b []byte) (sent int, err error) 
 	return sent, err
 }
 
-// transmit writes b to the network: it and writeNow are the only places that do. It writes
+// transmit writes b to the network: it and writeNow are the only places for frames. It writes
 // less, without an error, if another writer interrupts it to take a frame back. If ctx
 // ends, it returns the context's error; all others are permanent. The caller holds the wire.
 func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {

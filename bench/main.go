@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -131,8 +132,8 @@ type options struct {
 	progress io.Writer
 }
 
-// run measures all cells. In each round of a cell every server has its turn, and each round begins with another one, so
-// that whatever changes on the machine changes for all.
+// run measures all cells. In each round of a cell every server has its turn, so that whatever changes on the machine
+// changes for all, and in an order of the round's own: who always follows the same one has to bear what that leaves behind.
 func (o options) run(cells []cell, variants []server.Variant) []result {
 	start := time.Now()
 	var results []result
@@ -150,8 +151,8 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 			fmt.Fprintf(o.progress, "%3.0fs  cell %d of %d, round %d of %d: %s\n",
 				time.Since(start).Seconds(), i+1, len(cells), round+1, rounds, c.name)
 			for twin := range 1 + o.twins {
-				for j := range servers {
-					o.sample(&r, servers[(j+round)%len(servers)], twin, round)
+				for _, j := range rand.Perm(len(servers)) {
+					o.sample(&r, servers[j], twin, round)
 				}
 			}
 		}
