@@ -725,13 +725,13 @@ func TestAcceptAfterShutdown(t *testing.T) {
 
 // hijackingWriter calls a function in the middle of Hijack.
 type hijackingWriter struct {
-	*hijackable
+	http.ResponseWriter
 	during func()
 }
 
 func (w hijackingWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	w.during()
-	return w.hijackable.Hijack()
+	return w.ResponseWriter.(http.Hijacker).Hijack()
 }
 
 // Handshakes that race with Shutdown are refused, or closed in good order.

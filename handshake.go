@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -144,7 +143,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 	c := newConn(nc, buffered, cfg)
 	c.out.wire.try() // nothing goes out before the response
 	if opts.Conns != nil && !opts.Conns.join(c) {
-		_, _ = io.WriteString(nc, shuttingDownResponse)
+		_ = c.writeResponse([]byte(shuttingDownResponse))
 		nc.Close()
 		return nil, shuttingDown
 	}
@@ -160,9 +159,9 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 // acceptTimeout bounds the write of the server's handshake.
 const acceptTimeout = 10 * time.Second
 
-// writeResponse writes the server's handshake, which a socket takes at once, and without a
-// deadline, unless the client does not read what it pipelined before: that must not hold it
-// for ever.
+// writeResponse writes the server's handshake, or what is there in its place. A socket takes it
+// at once, and without a deadline, unless the client does not read what it pipelined before:
+// that must not hold it for ever.
 func (c *Conn) writeResponse(response []byte) error {
 	if c.socket.usable() {
 		n, err := c.socket.write(response, false, &c.out.sent)

@@ -622,18 +622,25 @@ func TestAcceptKeepsAlive(t *testing.T) {
 	}
 }
 
-// A client that does not read must not hold Accept for ever.
+// A client that does not read must not hold Accept for ever, whatever the response.
 func TestAcceptWriteTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		defer theirs.Close()
-		w := pipeWriter{httptest.NewRecorder(), ours}
-		start := time.Now()
-		c, err := Accept(w, handshakeRequest(), nil)
-		assert.Nil(t, c)
-		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
-		assert.Equal(t, acceptTimeout, time.Since(start))
-	})
+	for want, shutdown := range map[error]bool{os.ErrDeadlineExceeded: false, http.ErrServerClosed: true} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			defer theirs.Close()
+			var conns Conns
+			w := hijackingWriter{pipeWriter{httptest.NewRecorder(), ours}, func() {
+				if shutdown {
+					assert.NoError(t, conns.Shutdown(t.Context(), StatusGoingAway, ""))
+				}
+			}}
+			start := time.Now()
+			c, err := Accept(w, handshakeRequest(), &AcceptOptions{Conns: &conns})
+			assert.Nil(t, c)
+			require.ErrorIs(t, err, want)
+			assert.Equal(t, acceptTimeout, time.Since(start))
+		})
+	}
 }
 
 type pipeWriter struct {
