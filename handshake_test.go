@@ -254,8 +254,8 @@ func TestAcceptClearsDeadlines(t *testing.T) {
 	assert.True(t, w.conn.deadlines[2].IsZero())
 }
 
-// A response that a socket does not take at once goes out too, and deadlines that are left on the socket have
-// no say in that.
+// A response that a socket does not take at once goes out too, and deadlines that are left on
+// the socket have no say in that.
 func TestAcceptOnASocket(t *testing.T) {
 	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){"TCP": tcpPair, "Unix": unixPair} {
 		for _, size := range []int{10, 4 << 20} {

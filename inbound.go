@@ -104,7 +104,7 @@ func (c *Conn) takeRead(ctx context.Context, l *loan) error {
 	if ctx.Err() != nil {
 		return contextError(ctx)
 	}
-	if !c.in.turn.try() && !c.wait(ctx, &c.in.turn) {
+	if !c.wait(ctx, &c.in.turn) {
 		if err := c.in.err.get(); err != nil {
 			return overError(ctx, err)
 		}

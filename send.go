@@ -43,7 +43,7 @@ func (c *Conn) takeMessage(ctx context.Context) error {
 func (c *Conn) takeWire(ctx context.Context) error { return c.takeOut(ctx, &c.out.wire) }
 
 func (c *Conn) takeOut(ctx context.Context, t *turn) error {
-	if ctx.Err() == nil && (t.try() || c.wait(ctx, t)) {
+	if ctx.Err() == nil && c.wait(ctx, t) {
 		return nil
 	}
 	if err := c.out.err.get(); err != nil {

@@ -83,7 +83,7 @@ func (t *turn) releaseBarred(bar bool) {
 	t.mu.Unlock()
 }
 
-// wait takes a turn that somebody holds. It returns false if ctx or the connection ended first.
+// wait takes the turn. It returns false if ctx or the connection ended first.
 func (c *Conn) wait(ctx context.Context, t *turn) bool {
 	w := t.ask(true)
 	if w == nil {
