@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/strictws/websocket/bench/server"
 )
@@ -99,19 +100,19 @@ type duel struct {
 }
 
 func (r result) duel(a, b string) duel {
-	n := min(len(r.samples[a]), len(r.samples[b]))
-	d := duel{rounds: n}
-	var ratios []sample
-	for i := range n {
+	d := duel{rounds: min(len(r.samples[a]), len(r.samples[b]))}
+	if d.rounds == 0 {
+		return d
+	}
+	var ratios []float64
+	for i := range d.rounds {
 		its, others := r.samples[a][i].Cost, r.samples[b][i].Cost
 		if its < others {
 			d.won++
 		}
-		ratios = append(ratios, sample{Cost: its / others})
+		ratios = append(ratios, its/others)
 	}
-	if n > 0 {
-		d.ratio = median(ratios).Cost
-	}
+	d.ratio = middle(ratios)
 	return d
 }
 
@@ -131,7 +132,7 @@ const rare = 0.001
 // writeAhead lists the peers' servers that are ahead of ours, in its better way, by more than luck.
 func writeAhead(w io.Writer, results []result) {
 	cells, first, behind := 0, 0, 0
-	var lines []string
+	var lines strings.Builder
 	for _, r := range results {
 		our, ok := r.library(ours)
 		if !ok || r.cell.kind == idle || r.cell.kind == idleTLS {
@@ -139,14 +140,17 @@ func writeAhead(w io.Writer, results []result) {
 		}
 		peers, beaten, ahead := 0, 0, 0
 		for _, v := range server.Variants() {
+			if !isPeer(v) {
+				continue
+			}
 			d := r.duel(v.Name, our.Name)
-			if !isPeer(v) || d.rounds == 0 || (duel{rounds: d.rounds, won: d.rounds}).luck() > rare {
-				continue // that few rounds cannot rule luck out
+			if (duel{rounds: d.rounds, won: d.rounds}).luck() > rare {
+				continue // so few rounds cannot rule luck out
 			}
 			peers++
 			if d.luck() <= rare {
 				ahead++
-				lines = append(lines, fmt.Sprintf("| %s | %s | %.2f | %d of %d |\n", r.cell.name, v.Name, d.ratio, d.won, d.rounds))
+				fmt.Fprintf(&lines, "| %s | %s | %.2f | %d of %d |\n", r.cell.name, v.Name, d.ratio, d.won, d.rounds)
 			}
 			if r.duel(our.Name, v.Name).luck() <= rare {
 				beaten++
@@ -167,12 +171,8 @@ func writeAhead(w io.Writer, results []result) {
 		return
 	}
 	fmt.Fprint(w, "\n### Ahead by more than luck\n\n")
-	if len(lines) > 0 {
-		fmt.Fprint(w, "| | server | its cost to ours | less in rounds |\n| --- | --- | ---: | ---: |\n")
-		for _, l := range lines {
-			fmt.Fprint(w, l)
-		}
-		fmt.Fprintln(w)
+	if lines.Len() > 0 {
+		fmt.Fprintf(w, "| | server | its cost to ours | less in rounds |\n| --- | --- | ---: | ---: |\n%s\n", &lines)
 	}
 	fmt.Fprintf(w, "Round by round, ours is ahead of every peer in %d of %d cells, and a peer is ahead of it in %d, by more than luck. "+
 		"In the others that cannot be told.\n", first, cells, behind)

@@ -31,9 +31,7 @@ func median(samples []sample) sample {
 		for _, s := range samples {
 			v = append(v, quantity(s))
 		}
-		slices.Sort(v)
-		n := len(v)
-		return (v[(n-1)/2] + v[n/2]) / 2
+		return middle(v)
 	}
 	return sample{
 		Cost:  of(func(s sample) float64 { return s.Cost }),
@@ -41,6 +39,13 @@ func median(samples []sample) sample {
 		Wire:  of(func(s sample) float64 { return s.Wire }),
 		Rate:  of(func(s sample) float64 { return s.Rate }),
 	}
+}
+
+// middle returns the median of v, and sorts v.
+func middle(v []float64) float64 {
+	slices.Sort(v)
+	n := len(v)
+	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
 // extremes returns the least and the greatest cost.
