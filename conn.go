@@ -325,6 +325,14 @@ func contextError(ctx context.Context) error {
 	return &contextEnded{err: ctx.Err(), cause: context.Cause(ctx)}
 }
 
+// closedBy returns err as the error of a call whose context's end closed the connection.
+func closedBy(err, closed error) error {
+	if e, ok := err.(*contextEnded); ok && e.closed == nil {
+		return &contextEnded{e.err, e.cause, closed}
+	}
+	return err
+}
+
 func (e *contextEnded) Error() string {
 	if e.closed != nil {
 		return e.closed.Error() + ": " + e.cause.Error()

@@ -390,6 +390,8 @@ func (x *side) send(t *testing.T, lane, size int, write func([]byte) error) {
 		x.mu.Lock()
 		x.unsure[lane] = append(x.unsure[lane], i)
 		x.mu.Unlock()
+	} else if errors.Is(err, net.ErrClosed) {
+		assert.True(t, x.c.isOver(), "the %s's Write was not cut: %v", x.name, err)
 	}
 }
 

@@ -33,13 +33,13 @@
 //
 // In two cases the connection is closed, since nobody could find the next boundary: a frame
 // that was cut while it was written, and a streamed message ([Conn.NextReader],
-// [Conn.NextWriter]) whose context ended inside it. Over TLS, a frame counts as cut once its
-// turn to be written has come.
+// [Conn.NextWriter]) whose context ended inside it. The error of the call matches the
+// context's and [net.ErrClosed] then. Over TLS, a frame counts as cut once its turn to be
+// written has come.
 //
 // A context's end is turned into a deadline of the network connection. A loop that reads with
 // one context costs nothing more than its first call. A connection that has no deadlines, as a
-// RoundTripper of [DialOptions] may return, is closed instead; the error of the call matches
-// the context's and [net.ErrClosed].
+// RoundTripper of [DialOptions] may return, is closed instead, with such an error.
 //
 // # Concurrency
 //
@@ -110,8 +110,8 @@
 //	error                      cause                                       use the Conn again?
 //	match with
 //
-//	ctx.Err(), context.Cause   the call's context ended                    yes (but see Contexts)
-//	errors.Is
+//	ctx.Err(), context.Cause   the call's context ended                    yes, unless it matches
+//	errors.Is                                                              net.ErrClosed too
 //
 //	*CloseError                the peer closed; Code and Reason are its    no
 //	errors.As                  own

@@ -209,6 +209,7 @@ func (c *Conn) fateError(ctx context.Context, fate fate, err error) error {
 		return nil
 	case fateBegun:
 		c.drop(errWriteCut)
+		return closedBy(err, errWriteCut)
 	case fateAbsent:
 		return overError(ctx, c.out.err.get())
 	}
@@ -302,6 +303,7 @@ func (c *Conn) sendLarge(ctx context.Context, h Header, p []byte) error {
 		if err != nil {
 			if _, ok := err.(*contextEnded); ok && sent > 0 {
 				c.drop(errWriteCut)
+				return closedBy(err, errWriteCut)
 			}
 			return err
 		}

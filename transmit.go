@@ -104,6 +104,7 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 			return sent, nil
 		case out.fragile:
 			c.drop(errWriteCut)
+			return sent, closedBy(contextError(ctx), errWriteCut)
 		}
 		return sent, contextError(ctx)
 	}

@@ -27,8 +27,8 @@ var (
 //
 // If ctx ends before the first byte went out, Write returns an error that matches that of ctx,
 // and nothing has happened. If it ends later, the connection is closed, since a frame cut
-// short leaves the peer without a next boundary. All other errors are permanent, as those of
-// [Conn.Read].
+// short leaves the peer without a next boundary; the error matches [net.ErrClosed] too then.
+// All other errors are permanent, as those of [Conn.Read].
 func (c *Conn) Write(ctx context.Context, typ MessageType, p []byte) error {
 	if err := typ.check(); err != nil {
 		return err
@@ -219,6 +219,7 @@ func (w *messageWriter) flush(p []byte, fin bool) error {
 	}
 	if _, ok := err.(*contextEnded); ok && w.begun {
 		_ = w.c.close(StatusGoingAway, errStreamedWriteCut)
+		err = closedBy(err, errStreamedWriteCut)
 	}
 	w.end(err)
 	return err
