@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -64,7 +65,6 @@ type inbound struct {
 	// The message that is being received.
 	size       uint64         // claimed by its frames so far
 	partial    []byte         // its payload as far as an interrupted Read has received it
-	stream     *messageReader // who reads it, if it is streamed
 	inflate    *inflater      // of compressed messages, nil if there are none
 	inflating  *inflateReader // of this one, if it is read piece by piece
 	empty      int32          // fragments
@@ -74,6 +74,8 @@ type inbound struct {
 	compressed bool
 	utf8       utf8State
 	skip       bool // nobody reads it: it is to be dropped
+
+	stream atomic.Pointer[messageReader] // who reads the message, if it is streamed; anybody may look
 
 	drained bool // the latest read took all there was
 

@@ -73,7 +73,7 @@ func (c *Conn) nextReader(ctx context.Context, want MessageType) (MessageType, i
 		return 0, nil, err
 	}
 	r := &messageReader{c: c, ctx: ctx}
-	c.in.stream = r
+	c.in.stream.Store(r)
 	return c.in.typ, r, nil
 }
 
@@ -101,16 +101,20 @@ func (r *messageReader) read(p []byte) (n int, err error) {
 	c, in := r.c, &r.c.in
 	if err = c.beginRead(r.ctx, nil); err == nil {
 		defer c.releaseRead()
-		if in.stream != r {
+		if in.stream.Load() != r {
 			return 0, errReaderSuperseded
 		}
 		n, err = c.readMessage(r.ctx, p)
 		if err == io.EOF {
-			in.stream = nil
+			in.stream.Store(nil)
 		}
 	}
 	if _, ok := err.(*contextEnded); ok {
+		if in.stream.Load() != r {
+			return n, errReaderSuperseded
+		}
 		_ = c.close(StatusGoingAway, errStreamedReadCut)
+		err = closedBy(err, errStreamedReadCut)
 	}
 	return n, err
 }
@@ -211,8 +215,8 @@ func (c *Conn) nextMessage(ctx context.Context, want MessageType) error {
 // it.
 func (c *Conn) awaitMessage(ctx context.Context) (err error) {
 	in := &c.in
-	if in.stream != nil {
-		in.stream = nil
+	if in.stream.Load() != nil {
+		in.stream.Store(nil)
 		in.skip = true
 	}
 	if !in.skip && in.unfinished() {
