@@ -172,7 +172,8 @@ type pending struct {
 //
 // When no other goroutine reads, Ping does: it handles control frames, and stops in front of
 // a data message, which it leaves for Read. The Pong behind it is then seen only once the
-// message has been read. When ctx ends, Ping returns its error; the connection goes on.
+// message has been read, so give Ping a context with a limit, and do not wait for it in the
+// goroutine that reads. When ctx ends, Ping returns its error; the connection goes on.
 func (c *Conn) Ping(ctx context.Context) error {
 	p, err := c.sendPing(ctx)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // Conns is a set of connections, those of a server. A connection joins by [AcceptOptions].Conns
-// and leaves when it is closed, by whomever; what it costs meanwhile is an entry in a map.
+// and leaves when it is closed, no matter by whom; what it costs meanwhile is an entry in a map.
 //
 // The zero value is ready to use, by any number of handlers and goroutines. A Conns must not be
 // copied.
@@ -60,8 +60,10 @@ func (s *Conns) list() []*Conn {
 // From the beginning of Shutdown on, [Accept] refuses requests with status 503.
 //
 // The Reads that wait return an error that matches [net.ErrClosed] once their connection is
-// over, and so does all else, later. Until then [Conn.Close] leaves the connection to Shutdown,
-// so that a deferred Close does not cut the closing handshake short.
+// over, and so do all later calls. Until then [Conn.Close] leaves the connection to Shutdown,
+// so that a deferred Close does not cut the closing handshake short. Shutdown waits for the
+// connections, not for the goroutines that serve them: if those have something to do at the
+// end, wait for them too.
 //
 // When ctx ends, the connections that are left are closed without waiting, as by Conn.Close but
 // with code and reason: peers that do not answer, applications that are at work on a message,
@@ -69,7 +71,7 @@ func (s *Conns) list() []*Conn {
 // on meanwhile is not known to be at work; it has to wait for its own answers.
 //
 // Shutdown returns nil if all connections ended before that, and otherwise the error of the
-// context. It may be called several times, also at a time: every call waits for all connections,
+// context. It may be called several times, concurrently too: every call waits for all connections,
 // and the first context that ends cuts. Code and reason are those of the first call.
 func (s *Conns) Shutdown(ctx context.Context, code StatusCode, reason string) error {
 	if err := checkClose(code, reason); err != nil {

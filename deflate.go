@@ -11,7 +11,7 @@ import (
 // value is a good choice; it costs an idle connection no memory.
 //
 // What JSON messages of three sizes take on the wire, and of one core's time to compress, as
-// go test -run - -bench Deflate has it:
+// measured by go test -run - -bench Deflate:
 //
 //	                        170 B           1 KB            36 KB
 //	ContextTakeover false   137 B    8 µs   410 B   17 µs   7.5 KB   350 µs
@@ -30,9 +30,9 @@ type Compression struct {
 	ContextTakeover bool
 
 	// WindowBits is the base-2 logarithm of how many bytes back a message may refer, 8 to
-	// 15; 0 means 15. It holds for what we send. With ContextTakeover it also holds for the
-	// peer, of which at least 9 is asked, or else the peer has to do without takeover. So it
-	// bounds what a connection holds between messages:
+	// 15; 0 means 15. It holds for what we send. With ContextTakeover the peer is asked for
+	// the same, but for no less than 9; one that cannot limit its window has to do without
+	// takeover. So it bounds what a connection holds between messages:
 	//
 	//	WindowBits   for sending   for receiving
 	//	15           56 KiB        40 KiB
@@ -46,8 +46,8 @@ type Compression struct {
 	// 0 means 4. It makes no difference to memory.
 	Level int
 
-	// MinSize is the size of a message, in bytes, from which on it is compressed. 0 means 512,
-	// or 32 with ContextTakeover; a negative value means that there is none. A message that
+	// MinSize is the size of the smallest message, in bytes, that is compressed. 0 means 512,
+	// or 32 with ContextTakeover; a negative value, messages of any size. A message that
 	// does not get smaller is sent as it is in any case, but for one of up to 1 KiB with
 	// ContextTakeover, to which later ones may refer.
 	MinSize int

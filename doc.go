@@ -18,11 +18,11 @@
 //		}
 //	}
 //
-// [Conn.Messages] lends each message; [Conn.Read] returns one that is the caller's for good,
-// [Conn.NextReader] a stream of one that is better not held in memory.
+// [Conn.Messages] lends each message for one iteration; [Conn.Read] returns one that is the
+// caller's for good, [Conn.NextReader] a stream of one that is better not held in memory.
 //
-// The protocol is enforced as the RFC has it, and there is no option for less: masking,
-// fragmentation, reserved bits, UTF-8 as it arrives, close codes.
+// The protocol is enforced as the RFC has it, and no option relaxes it: masking, fragmentation,
+// reserved bits, UTF-8 as it arrives, close codes.
 //
 // # Contexts
 //
@@ -49,8 +49,8 @@
 //
 // # Many messages, many connections
 //
-// A Write is one write of the network, which is most of what a small message costs. Those of
-// goroutines that collide go out together. [Conn.Queue] lets messages wait for company: in an
+// A Write is one write of the network, which is most of what a small message costs. Writes that
+// several goroutines make at the same time are combined. [Conn.Queue] lets messages wait for company: in an
 // application that answers from the goroutine that reads, it takes the place of Write, and the
 // answers to messages that have arrived together go out together, at the latest before the
 // next Read waits. Other goroutines end what they queue with [Conn.Flush].
@@ -100,7 +100,7 @@
 //	srv.RegisterOnShutdown(func() { conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting") })
 //	err := errors.Join(srv.Shutdown(ctx), conns.Shutdown(ctx, websocket.StatusGoingAway, "restarting"))
 //
-// The first line lets both drain at a time; srv.Shutdown does not wait for what it has
+// The first line lets both drain at the same time; srv.Shutdown does not wait for what it has
 // started, hence the second call.
 //
 // # Errors
@@ -135,8 +135,8 @@
 //	syscall.ECONNRESET         failed Write, Read may still return what
 //	                           the peer has sent before
 //
-// Arguments that cannot be, such as a close code that may not be sent, are refused with an
-// error of their own, and nothing happens.
+// Invalid arguments, such as a close code that may not be sent, are refused with an error and
+// have no effect.
 //
 // # Limits
 //
@@ -162,8 +162,8 @@
 // connection over TCP takes about 4.5 KB in all.
 //
 // The result of [Conn.Read] is appended to the caller's slice, which is the caller's for good.
-// With a nil slice each message is allocated. One that is used again is held while nothing
-// comes, and is as large as the largest message so far:
+// With a nil slice each message is allocated. A slice that is used again stays while nothing
+// comes, and grows to the largest message so far:
 //
 //	typ, buf, err = c.Read(ctx, buf[:0])
 package websocket

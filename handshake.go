@@ -18,8 +18,9 @@ import (
 type AcceptOptions struct {
 	// Subprotocols lists the subprotocols that the server speaks, most
 	// preferred first. The first of them that the client offers is agreed on;
-	// when there is none, the connection has no subprotocol. Each must be an
-	// HTTP token, and none may come twice.
+	// when there is none, the connection has no subprotocol, which browsers that
+	// have offered some do not accept. Each must be an HTTP token, and none may
+	// come twice.
 	Subprotocols []string
 
 	// TrustedOrigins lists the origins, besides the server's own host, whose
@@ -58,7 +59,7 @@ type AcceptOptions struct {
 // close it. A nil opts means the defaults.
 //
 // When Accept fails it has answered the request already: with 400 for a
-// request that is no valid handshake, 403 for a foreign origin, 426 for
+// request that is not a valid handshake, 403 for a foreign origin, 426 for
 // another version of the protocol, 500 for a mistake in opts, 501 where the
 // ResponseWriter cannot be taken over, 503 after [Conns.Shutdown], and 505 for
 // WebSockets over HTTP/2 (RFC 8441). The error says what was wrong, and matches
@@ -68,20 +69,21 @@ type AcceptOptions struct {
 // own host are trusted, whatever their scheme, those of other origins only if
 // [AcceptOptions].TrustedOrigins names them. Behind a reverse proxy that
 // rewrites the Host header no origin looks like the server's own: let the proxy
-// keep Host, or trust the public origin. Clients that are no browsers usually
+// keep Host, or trust the public origin. Clients other than browsers usually
 // send no origin and pass.
 //
 // Headers that were set on w go out with the response, cookies for instance.
 // Those that belong to the handshake or to the framing of HTTP (Upgrade,
 // Connection, Sec-WebSocket-*, Content-Length, Transfer-Encoding, Trailer) do
-// not. Middleware that wraps the ResponseWriter must offer an Unwrap method, as
-// [http.ResponseController] asks. A handshake with a body is refused, because
-// what follows it must be frames. What the client sent behind its handshake is
-// read from the connection first.
+// not. Nothing may have been written to w. Middleware that wraps the
+// ResponseWriter must offer an Unwrap method, as [http.ResponseController] asks;
+// [http.TimeoutHandler] cannot be around such a handler. A handshake with a body
+// is refused, because what follows it must be frames. What the client sent after
+// its handshake is read from the connection first.
 //
 // Neither the server's timeouts nor the end of the handler touch the
-// connection. r.Context() ends when the handler returns, so a handler that
-// uses it must stay until it is done. One that returns, and serves the
+// connection. r.Context() ends when the handler returns, not when the client
+// goes, so a handler that uses it must stay until it is done. One that returns, and serves the
 // connection from a goroutine of its own with a context of its own, frees the
 // request and the HTTP server's buffers, most of the memory of an idle
 // connection. [http.Server.Shutdown] neither waits for such connections nor
@@ -129,7 +131,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts *AcceptOptions) (*Conn,
 		ref := &refusal{status: http.StatusInternalServerError, reason: "taking over the connection", err: err}
 		if errors.Is(err, http.ErrNotSupported) {
 			ref.status = http.StatusNotImplemented
-			ref.reason = fmt.Sprintf("%T is no http.Hijacker and has no Unwrap method that leads to one", w)
+			ref.reason = fmt.Sprintf("%T is not an http.Hijacker and has no Unwrap method that leads to one", w)
 		}
 		ref.respond(w)
 		return nil, ref

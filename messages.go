@@ -6,15 +6,17 @@ import (
 	"math"
 )
 
-// A Message is one that has been received.
+// A Message is one that [Conn.Messages] has received.
 type Message struct {
 	Type    MessageType
-	Payload []byte
+	Payload []byte // on loan until the next iteration
 }
 
 // Messages returns an iterator over the messages that arrive. The memory of a message's
-// Payload is the loop's own, to change too, until the next iteration; a connection that waits
-// for a message holds none.
+// Payload is the loop's own, to change too, until the next iteration. After that it holds
+// other messages, of other connections too: what is kept, or handed to another goroutine, is
+// a copy, as bytes.Clone(msg.Payload), or read by [Conn.Read]. A connection that waits for a
+// message holds no memory for it.
 //
 //	for msg, err := range c.Messages(ctx) {
 //		if err != nil {

@@ -7,7 +7,7 @@ import (
 
 // Prepared is a message that is sent many times: it is compressed once for all connections
 // that agreed on the same form of compression. It may be used by any number of goroutines and
-// connections at a time.
+// connections at the same time.
 type Prepared struct {
 	typ   MessageType
 	plain *preparedForm
@@ -101,11 +101,11 @@ func (c *Conn) sendPrepared(f *preparedForm) (number uint64, ok bool) {
 // connections that a slow one must not hold up. It reports whether the message is on its way:
 // false means that it is not and will not be, because another goroutine is in the middle of a
 // streamed or large message, or because the peer has not taken what it was sent before, of
-// which some 64 KiB gather. What the network does not take at once is sent by a
-// goroutine that lasts as long as that takes.
+// which some 64 KiB gather beyond what the network holds. What the network does not take at
+// once is sent by a goroutine that lasts as long as that takes.
 //
-// The error is that of writing, which is over; one that the network has with this message
-// shows at a later call.
+// An error means that nothing can be written any more. One that the network has with this
+// message is returned by a later call.
 func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
 	if err := m.typ.check(); err != nil {
 		return false, err

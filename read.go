@@ -55,9 +55,13 @@ func (c *Conn) appendMessage(ctx context.Context, buf []byte) ([]byte, error) {
 // which ends with io.EOF and is also an [io.WriterTo]. It is for messages that are better
 // not held in memory whole.
 //
-// ctx holds for the reader too. If it ends before the message began, nothing is lost. If it
-// ends inside the message, the connection is closed, since nobody could go on from there;
-// to wait with a limit and lose nothing, use [Conn.Read]. Errors are those of Read.
+// ctx holds for the reader too. If it ends before the message began, nothing is lost. A reader
+// that finds it ended inside the message closes the connection, since nobody could go on from
+// there; to wait with a limit and lose nothing, use [Conn.Read]. Errors are those of Read, and
+// that of a context that ended inside the message matches [net.ErrClosed] too.
+//
+// MaxMessageSize holds for streamed messages too: 1 MiB, unless [AcceptOptions] or
+// [DialOptions] say otherwise.
 //
 // The reader is for one goroutine. The next NextReader or Read drops what it has left.
 func (c *Conn) NextReader(ctx context.Context) (MessageType, io.Reader, error) {

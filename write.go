@@ -47,7 +47,7 @@ func (c *Conn) Write(ctx context.Context, typ MessageType, p []byte) error {
 // gathered, by Flush, and at the latest before a Read waits for what the peer sends next. So
 // whoever answers from the goroutine that reads can use Queue in place of Write and need
 // not think of Flush: while more messages are there to be read, the answers gather.
-// Elsewhere, end what you queue with Flush or a Write.
+// Elsewhere, end what you queue with Flush or a Write: it may stay where it is until then.
 //
 // When Queue returns without an error, ctx has no more to say about the message. An error of
 // the network shows at a later call. A Close frame goes out behind what is queued.
@@ -70,9 +70,9 @@ func (c *Conn) Queue(ctx context.Context, typ MessageType, p []byte) error {
 }
 
 // Flush sends what Queue has gathered, and returns when the network has taken it. If ctx ends
-// first, Flush returns an error that matches that of ctx; nothing is lost, and what is
-// left goes out with what is sent next. Over TLS, where a write cannot be interrupted and
-// gone on with, the connection is closed then. All other errors are permanent.
+// first, Flush returns an error that matches that of ctx; nothing is lost, and what is left
+// goes out with what is sent next. Over TLS, where a write cannot be interrupted and resumed,
+// the connection is closed then. All other errors are permanent.
 func (c *Conn) Flush(ctx context.Context) error {
 	if err := c.takeWire(ctx); err != nil {
 		return err
@@ -114,11 +114,15 @@ func (c *Conn) encode(op Opcode, p []byte) (h Header, payload []byte, loan *buff
 }
 
 // NextWriter begins a message that is written piece by piece. It goes out in frames, when
-// 16 KiB have gathered or at once for larger pieces. Close ends the message and must be
-// called, since other messages wait for it; control frames do not. The writer is for one
-// goroutine, and is also an [io.ReaderFrom].
+// 16 KiB have gathered or at once for larger pieces. Other messages wait until it has ended;
+// control frames do not. The writer is for one goroutine, and is also an [io.ReaderFrom].
 //
-// ctx holds for the writer too. If it ends inside the message, the connection is closed.
+// Close ends the message, which the peer then takes for complete. So do not defer it: a message
+// that cannot be completed is given up by closing the connection.
+//
+// ctx holds for the writer too. Of its calls, one that finds ctx ended fails, and closes the
+// connection if some of the message is out; the error matches [net.ErrClosed] too then. The
+// end of ctx does not by itself end the message.
 func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (io.WriteCloser, error) {
 	if err := typ.check(); err != nil {
 		return nil, err
