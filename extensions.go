@@ -22,8 +22,11 @@ type extensionParam struct {
 //	extension-list  = 1#extension
 //	extension       = extension-token *( ";" extension-param )
 //	extension-param = token [ "=" (token | quoted-string) ]
+//
+// Parameters count for maxListed too.
 func parseExtensions(lines []string) ([]extension, error) {
 	var list []extension
+	n := 0
 	for _, line := range lines {
 		s := headerScanner{rest: line}
 		for !s.done() {
@@ -31,13 +34,16 @@ func parseExtensions(lines []string) ([]extension, error) {
 				continue // RFC 2616 section 2.1: an element may be empty
 			}
 			ext := extension{name: s.token()}
-			for !s.failed && s.skip(';') {
+			for n++; !s.failed && s.skip(';') && n <= maxListed; n++ {
 				p := extensionParam{name: s.token()}
 				if s.skip('=') {
 					p.hasValue = true
 					p.value = s.value()
 				}
 				ext.params = append(ext.params, p)
+			}
+			if n > maxListed {
+				return nil, errListTooLong
 			}
 			if s.failed || !s.done() && !s.skip(',') {
 				return nil, fmt.Errorf("syntax error before %s", clip(s.rest))

@@ -60,8 +60,9 @@ type AcceptOptions struct {
 //
 // When Accept fails it has answered the request already: with 400 for a
 // request that is not a valid handshake, 403 for a foreign origin, 426 for
-// another version of the protocol, 500 for a mistake in opts, 501 where the
-// ResponseWriter cannot be taken over, 503 after [Conns.Shutdown], and 505 for
+// another version of the protocol, 500 for a mistake in opts or a connection
+// that could not be taken over, 501 where the ResponseWriter has no way to do
+// that, 503 after [Conns.Shutdown], and 505 for
 // WebSockets over HTTP/2 (RFC 8441). The error says what was wrong, and matches
 // [http.ErrServerClosed] with 503; the handler just returns.
 //
@@ -176,7 +177,8 @@ func (c *Conn) writeResponse(response []byte) error {
 	if _, err := c.nc.Write(response); err != nil {
 		return err
 	}
-	return c.nc.SetWriteDeadline(time.Time{})
+	_ = c.nc.SetWriteDeadline(time.Time{}) // what fails here shows at the next write
+	return nil
 }
 
 // shuttingDown is the answer to requests that come after Conns.Shutdown, and
@@ -246,61 +248,67 @@ const (
 )
 
 // checkRequest holds r against RFC 6455 section 4.2.1.
-func checkRequest(r *http.Request) (request, *refusal) {
-	bad := func(format string, args ...any) (request, *refusal) {
-		return request{}, &refusal{status: http.StatusBadRequest, reason: fmt.Sprintf(format, args...)}
+func checkRequest(r *http.Request) (req request, ref *refusal) {
+	bad := func(format string, args ...any) *refusal {
+		return &refusal{status: http.StatusBadRequest, reason: fmt.Sprintf(format, args...)}
 	}
 	if r.ProtoMajor >= 2 && r.Method == http.MethodConnect {
-		return request{}, &refusal{status: http.StatusHTTPVersionNotSupported,
+		return req, &refusal{status: http.StatusHTTPVersionNotSupported,
 			reason: "WebSockets over " + r.Proto + " (RFC 8441) are not supported: connect over HTTP/1.1"}
 	}
 	if !hasToken(r.Header["Upgrade"], "websocket") {
-		return bad(notWebSocket)
+		return req, bad(notWebSocket)
 	}
 	if r.Method != http.MethodGet {
-		_, ref := bad("the handshake's method is %s instead of GET", clip(r.Method))
+		ref := bad("the handshake's method is %s instead of GET", clip(r.Method))
 		ref.header, ref.value = "Allow", http.MethodGet
-		return request{}, ref
+		return req, ref
 	}
 	if !r.ProtoAtLeast(1, 1) {
-		return bad("the handshake is %s: it needs HTTP/1.1", clip(r.Proto))
+		return req, bad("the handshake is %s: it needs HTTP/1.1", clip(r.Proto))
 	}
 	if r.Host == "" {
-		return bad("the handshake has no Host header")
+		return req, bad("the handshake has no Host header")
 	}
 	if !hasToken(r.Header["Connection"], "Upgrade") {
-		return bad(`no "Upgrade" in the handshake's Connection header`)
+		return req, bad(`no "Upgrade" in the handshake's Connection header`)
 	}
 	// RFC 6455 section 11.3.5: the version may not appear more than once.
 	switch version := r.Header[headerVersion]; {
 	case len(version) == 0:
-		_, ref := bad("the handshake has no Sec-WebSocket-Version header")
+		ref := bad("the handshake has no Sec-WebSocket-Version header")
 		ref.header, ref.value = "Sec-WebSocket-Version", "13"
-		return request{}, ref
+		return req, ref
 	case len(version) > 1:
-		return bad("the handshake has %d Sec-WebSocket-Version headers", len(version))
+		return req, bad("the handshake has %d Sec-WebSocket-Version headers", len(version))
 	case version[0] != "13":
 		// RFC 6455 section 4.4: say which version we do understand.
-		return request{}, &refusal{status: http.StatusUpgradeRequired,
+		return req, &refusal{status: http.StatusUpgradeRequired,
 			reason: fmt.Sprintf("the handshake's Sec-WebSocket-Version is %s instead of 13", clip(version[0])),
 			header: "Sec-WebSocket-Version", value: "13"}
 	}
 	// RFC 6455 section 11.3.1: nor may the key.
 	key := r.Header[headerKey]
 	if len(key) != 1 {
-		return bad("the handshake has %d Sec-WebSocket-Key headers instead of one", len(key))
+		return req, bad("the handshake has %d Sec-WebSocket-Key headers instead of one", len(key))
 	}
 	if !validKey(key[0]) {
-		return bad("the handshake's Sec-WebSocket-Key %s is not 16 bytes in base64", clip(key[0]))
+		return req, bad("the handshake's Sec-WebSocket-Key %s is not 16 bytes in base64", clip(key[0]))
 	}
 	// The bytes of a body would be taken for frames.
 	if r.ContentLength != 0 || len(r.TransferEncoding) != 0 {
-		return bad("the handshake has a body")
+		return req, bad("the handshake has a body")
 	}
 	// RFC 6455 section 4.1, item 10 of the requirements for the request.
-	subprotocols := slices.Collect(listElements(r.Header[headerProtocol]))
+	var subprotocols []string
+	for name := range listElements(r.Header[headerProtocol]) {
+		if len(subprotocols) == maxListed {
+			return req, bad("the handshake's Sec-WebSocket-Protocol: %v", errListTooLong)
+		}
+		subprotocols = append(subprotocols, name)
+	}
 	if err := checkSubprotocols(subprotocols); err != nil {
-		return bad("the handshake's Sec-WebSocket-Protocol: %v", err)
+		return req, bad("the handshake's Sec-WebSocket-Protocol: %v", err)
 	}
 	// RFC 6455 section 9.1: what is no list of extensions fails the handshake, whether we
 	// support any or not.
@@ -308,7 +316,7 @@ func checkRequest(r *http.Request) (request, *refusal) {
 	if lines := r.Header[headerExtensions]; len(lines) > 0 {
 		var err error
 		if extensions, err = parseExtensions(lines); err != nil {
-			return bad("the handshake's Sec-WebSocket-Extensions: %v", err)
+			return req, bad("the handshake's Sec-WebSocket-Extensions: %v", err)
 		}
 	}
 	return request{key[0], subprotocols, extensions}, nil

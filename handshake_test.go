@@ -307,6 +307,47 @@ func TestAcceptWithoutBuffers(t *testing.T) {
 	assert.NoError(t, c.Close())
 }
 
+func TestAcceptWithoutDeadlines(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	go io.Copy(io.Discard, theirs)
+	c, err := Accept(pipeWriter{httptest.NewRecorder(), noDeadlines{ours}}, handshakeRequest(), nil)
+	require.NoError(t, err)
+	assert.NoError(t, c.Close())
+}
+
+// Elements of a list take more memory than they took on the wire.
+func TestAcceptLongLists(t *testing.T) {
+	for header, elem := range map[string]func(i int) string{
+		"Sec-WebSocket-Protocol":   func(i int) string { return fmt.Sprintf("p%d", i) },
+		"Sec-WebSocket-Extensions": func(i int) string { return []string{"a", "a;", "b=1"}[i%3] },
+	} {
+		list := func(n int) string {
+			var b strings.Builder
+			for i := range n {
+				if i > 0 && !strings.HasSuffix(b.String(), ";") {
+					b.WriteByte(',')
+				}
+				b.WriteString(elem(i))
+			}
+			return b.String()
+		}
+		for _, test := range []struct{ n, status int }{{99, 101}, {maxListed, 101}, {102, 400}, {100_000, 400}} {
+			r := handshakeRequest()
+			r.Header.Set(header, list(test.n))
+			_, ref := checkRequest(r)
+			if test.status == 101 {
+				assert.Nil(t, ref)
+				continue
+			}
+			if assert.NotNil(t, ref) {
+				assert.Equal(t, test.status, ref.status)
+				assert.ErrorContains(t, ref, header+": more than 100 elements")
+			}
+		}
+	}
+}
+
 func TestAcceptCannotHijack(t *testing.T) {
 	broken := errors.New("broken")
 	for name, test := range map[string]struct {
