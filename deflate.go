@@ -290,8 +290,8 @@ func (c *Compression) offer() string {
 }
 
 // checkDeflateResponse is the client's side. It judges the Sec-WebSocket-Extensions header
-// lines of a response to c.offer(), or to a request without an offer if c is nil. Without
-// lines it returns nil, nil: the connection goes without compression.
+// lines of a response to c.offer(). Without lines it returns nil, nil: the connection goes
+// without compression.
 func checkDeflateResponse(lines []string, c *Compression) (*deflateParams, error) {
 	if len(lines) == 0 {
 		return nil, nil
@@ -302,7 +302,7 @@ func checkDeflateResponse(lines []string, c *Compression) (*deflateParams, error
 	}
 	for i, ext := range extensions {
 		// RFC 6455 section 9.1: a server answers only with what was asked for.
-		if ext.name != extensionName || c == nil {
+		if ext.name != extensionName {
 			return nil, fmt.Errorf("the server uses extension %s, which was not asked for", clip(ext.name))
 		}
 		if i > 0 {

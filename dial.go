@@ -105,7 +105,11 @@ func newRequest(rawURL string, opts *DialOptions) (*http.Request, error) {
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, err
+		var ue *url.Error
+		if errors.As(err, &ue) {
+			err = ue.Err // without the URL, which may have a password
+		}
+		return nil, fmt.Errorf("parsing the URL: %w", err)
 	}
 	if err := setHTTPScheme(u); err != nil {
 		return nil, err
@@ -156,7 +160,7 @@ func setHTTPScheme(u *url.URL) error {
 	default:
 		return fmt.Errorf("the URL's scheme is %s instead of ws or wss", clip(u.Scheme))
 	}
-	if u.Host == "" {
+	if u.Hostname() == "" {
 		return errors.New("the URL has no host")
 	}
 	return nil
@@ -217,15 +221,15 @@ func (a *attempt) run(ctx context.Context, req *http.Request) (*Conn, *http.Resp
 	}
 	cfg, err := checkResponse(resp, a.key, a.opts)
 	if err != nil {
-		keepRefusal(resp, abort)
+		keepRefusal(reqCtx, resp, abort)
 		abort()
 		return nil, resp, err
 	}
 	body := resp.Body
 	resp.Body = http.NoBody
 	nc, buffered, err := a.takeOver(body, abort)
-	if err == nil && !stop() {
-		err = endOf(ctx)
+	if !stop() {
+		err = endOf(ctx) // be it that takeOver found the connection closed, for that reason
 	}
 	if err != nil {
 		body.Close()
@@ -314,7 +318,7 @@ func checkResponse(resp *http.Response, key string, opts *DialOptions) (config, 
 }
 
 // keepRefusal replaces the body of a response by its beginning, in memory.
-func keepRefusal(resp *http.Response, abort func()) {
+func keepRefusal(ctx context.Context, resp *http.Response, abort func()) {
 	body := resp.Body
 	defer body.Close()
 	resp.Body = http.NoBody
@@ -323,6 +327,8 @@ func keepRefusal(resp *http.Response, abort func()) {
 	}
 	timer := time.AfterFunc(refusalTimeout, abort)
 	defer timer.Stop()
+	// Not every RoundTripper's body obeys the request's context.
+	defer context.AfterFunc(ctx, func() { body.Close() })()
 	text, _ := io.ReadAll(io.LimitReader(body, refusalSize)) // what there is before an error will do
 	resp.Body = io.NopCloser(bytes.NewReader(text))
 }

@@ -453,14 +453,14 @@ func TestDialCompression(t *testing.T) {
 
 // Section 9.1: the server may not invent, repeat or garble an extension.
 func TestDialCompressionRefused(t *testing.T) {
-	for name, extensions := range map[string]string{
-		"other extension":   "x-other",
-		"unknown parameter": "permessage-deflate; x-other",
-		"twice":             "permessage-deflate, permessage-deflate",
-		"malformed":         "permessage-deflate;",
-		"empty":             "",
+	for extensions, want := range map[string]string{
+		"x-other":                                `the server uses extension "x-other", which was not asked for`,
+		"permessage-deflate; x-other":            `unknown parameter "x-other"`,
+		"permessage-deflate, permessage-deflate": "the server accepted extension permessage-deflate twice",
+		"permessage-deflate;":                    `syntax error before ""`,
+		"":                                       "no extension in it",
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(extensions, func(t *testing.T) {
 			addr := rawServer(t, func(nc net.Conn, r *http.Request) {
 				extra := http.Header{"Sec-Websocket-Extensions": {extensions}}
 				response := appendResponse(nil, r.Header.Get("Sec-WebSocket-Key"), "", "", nil)
@@ -475,6 +475,7 @@ func TestDialCompressionRefused(t *testing.T) {
 			assert.Nil(t, c)
 			assert.NotNil(t, resp)
 			assertOnePrefix(t, err)
+			assert.ErrorContains(t, err, want)
 		})
 	}
 }
@@ -602,10 +603,11 @@ func TestDialOptionsMistakes(t *testing.T) {
 		"no scheme":             {"localhost/chat", nil, `the URL's scheme is "" instead of ws or wss`},
 		"host as scheme":        {"localhost:8080", nil, `the URL's scheme is "localhost" instead of ws or wss`},
 		"no host":               {"ws:///chat", nil, "the URL has no host"},
+		"no host but a port":    {"ws://me@:8080/", nil, "the URL has no host"},
 		"opaque":                {"ws:localhost", nil, "the URL has no host"},
 		"section 3 fragment":    {"ws://localhost/#a", nil, `the URL has a fragment; "#" in a path or query is written as %23`},
 		"section 3 no fragment": {"ws://localhost/#", nil, `the URL has a fragment; "#" in a path or query is written as %23`},
-		"escape":                {"ws://localhost/%zz", nil, `parse "ws://localhost/%zz": invalid URL escape "%zz"`},
+		"escape":                {"ws://localhost/%zz", nil, `parsing the URL: invalid URL escape "%zz"`},
 		"subprotocol twice":     {"ws://localhost", &DialOptions{Subprotocols: []string{"a", "a"}}, `DialOptions.Subprotocols: "a" comes twice`},
 		"subprotocol list":      {"ws://localhost", &DialOptions{Subprotocols: []string{"a, b"}}, `DialOptions.Subprotocols: "a, b" is not a token`},
 		"subprotocol empty":     {"ws://localhost", &DialOptions{Subprotocols: []string{""}}, `DialOptions.Subprotocols: "" is not a token`},
@@ -630,6 +632,16 @@ func TestDialOptionsMistakes(t *testing.T) {
 	// net/http judges the rest.
 	_, _, err := Dial(t.Context(), "ws://localhost", header("X-Bad", "a\r\nb"))
 	assert.EqualError(t, err, `websocket: dial "ws://localhost": net/http: invalid header field value for "X-Bad"`)
+}
+
+// A URL that cannot be parsed may have a password all the same.
+func TestDialURLIsNotShown(t *testing.T) {
+	for _, u := range []string{"ws://me:secret@localhost/%zz", "ws://me:secret@localhost:port/", "ws://me:secret@local host/",
+		"ws://me:secret%zz@localhost", "ws://me:secret@[::1/"} {
+		_, _, err := Dial(t.Context(), u, nil)
+		assertOnePrefix(t, err)
+		assert.NotContains(t, err.Error(), "secret")
+	}
 }
 
 func TestDialConnectionRefused(t *testing.T) {
@@ -828,6 +840,72 @@ func TestDialContextEndsLate(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, http.NoBody, resp.Body)
 	assert.ErrorIs(t, body.Close(), net.ErrClosed)
+}
+
+// When the context ends net/http may close the connection, and yet return the response that
+// came from it.
+func TestDialContextEndsLateAndTheConnectionIsGone(t *testing.T) {
+	srv := newServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.SetCookie(w, &http.Cookie{Name: "session", Value: "1"})
+		echo(t, nil).ServeHTTP(w, r)
+	}))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var nc net.Conn
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(info httptrace.GotConnInfo) { nc = info.Conn },
+		GotFirstResponseByte: func() { nc.Close() },
+	})
+	cause := errors.New("no time left")
+	client := freshClient(t)
+	client.Jar = cookiesCome(func() { cancel(cause) })
+	c, _, err := Dial(traced, wsURL(srv), &DialOptions{HTTPClient: client})
+	assert.Nil(t, c)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.ErrorIs(t, err, cause)
+}
+
+// cookiesCome is a jar that calls a function when a response has cookies.
+type cookiesCome func()
+
+func (f cookiesCome) SetCookies(*url.URL, []*http.Cookie) { f() }
+func (cookiesCome) Cookies(*url.URL) []*http.Cookie       { return nil }
+
+// The body of a refusal that never ends is waited for as long as the context says, or a few
+// seconds, whatever the RoundTripper makes of the request's context.
+func TestDialRefusalThatDoesNotEnd(t *testing.T) {
+	for _, limit := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			rt := roundTripper(func(r *http.Request) (*http.Response, error) {
+				ours, theirs := net.Pipe()
+				go func() {
+					defer theirs.Close()
+					_, _ = http.ReadRequest(bufio.NewReader(theirs))
+					_, _ = io.WriteString(theirs, "HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nno")
+					_, _ = theirs.Read(make([]byte, 1)) // until the client closes
+				}()
+				if err := r.Write(ours); err != nil {
+					return nil, err
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(ours), r)
+				if err == nil {
+					resp.Body = struct {
+						io.Reader
+						io.Closer
+					}{resp.Body, ours}
+				}
+				return resp, err
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			start := time.Now()
+			_, resp, err := Dial(ctx, "ws://localhost", &DialOptions{HTTPClient: &http.Client{Transport: rt}})
+			require.ErrorContains(t, err, "403")
+			text, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			assert.Equal(t, "no", string(text))
+			assert.Equal(t, min(limit, refusalTimeout), time.Since(start))
+		})
+	}
 }
 
 // Bytes that came with the 101 are read first, whichever way the connection is read, and
