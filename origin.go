@@ -43,8 +43,11 @@ func parseOriginPattern(entry string) (p originPattern, err error) {
 	host, p.subdomains = strings.CutPrefix(host, "*.")
 	var ok bool
 	p.origin, ok = newOrigin(scheme, host)
-	if !ok || p.subdomains && p.isIP {
+	switch {
+	case !ok || p.subdomains && p.isIP:
 		return p, fmt.Errorf(`%s is not of the form "scheme://host[:port]"`, clip(entry))
+	case p.scheme == "ws" || p.scheme == "wss":
+		return p, fmt.Errorf("%s is a server and not the origin of a page, which is http or https", clip(entry))
 	}
 	return p, nil
 }

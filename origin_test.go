@@ -61,6 +61,8 @@ func TestTrustedOriginsInOtherSpellings(t *testing.T) {
 func TestTrustsOriginMistake(t *testing.T) {
 	_, err := trustsOrigin(nil, "example.com", []string{"example.com"})
 	assert.EqualError(t, err, `"example.com" is not of the form "scheme://host[:port]"`)
+	_, err = trustsOrigin(nil, "example.com", []string{"wss://example.com"})
+	assert.EqualError(t, err, `"wss://example.com" is a server and not the origin of a page, which is http or https`)
 }
 
 // FuzzOrigin: an origin that is trusted for the host's sake is that host, as package url reads it.
