@@ -379,7 +379,7 @@ func (f *firstError) set(err error) error {
 }
 
 // A networkError is an error of the network connection. Its text is made when somebody wants
-// it: many connections may break at a time.
+// it: many connections may break at once.
 type networkError struct {
 	op  string
 	err error

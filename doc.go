@@ -67,13 +67,13 @@
 //
 // # Control frames and keepalive
 //
-// Nothing runs behind the caller's back: a connection has no goroutine and no timer. (But what
-// a reader has to send, and the network does not take at once, is left to a goroutine for as
-// long as that takes. Over TLS that is so for each Pong, and for what is queued, since what
-// has begun there cannot be given up.) Whoever reads answers Pings and the peer's Close. So an
-// application must read, even if it expects no messages, for instance in a goroutine that ends
-// with the connection. [Conn.Ping] and [Conn.Shutdown] do the reading themselves when nobody
-// else does.
+// Nothing runs behind the caller's back: a connection has no goroutine, and no timer but the
+// deadline of the network connection. (But what a reader has to send, and the network does not
+// take at once, is left to a goroutine for as long as that takes. Over TLS that is so for each
+// Pong, and for what is queued, since what has begun there cannot be given up.) Whoever reads
+// answers Pings and the peer's Close. So an application must read, even if it expects no
+// messages, for instance in a goroutine that ends with the connection. [Conn.Ping] and
+// [Conn.Shutdown] do the reading themselves when nobody else does.
 //
 // A pending Read also notices a dead peer: at the latest when KeepAlive (of [AcceptOptions]
 // and [DialOptions], 30 seconds unless set) has passed in silence it sends a Ping, and at the

@@ -60,7 +60,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	opts := new(options)
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&opts.connections, "connections", 10000, "how many connections are open at a time")
+	flags.IntVar(&opts.connections, "connections", 10000, "how many connections are open at the same time")
 	flags.DurationVar(&opts.duration, "for", 3*time.Minute, "how long, from when all clients have been connected")
 	flags.Uint64Var(&opts.seed, "seed", 1, "what all random choices follow from")
 	flags.IntVar(&opts.rate, "rate", 4000, "messages a second, of all connections in both directions together")

@@ -25,7 +25,7 @@ type report struct {
 	connecting time.Duration // until all clients had been connected
 	running    time.Duration // from then on
 	draining   time.Duration // until all had arrived
-	fewest     int64         // connections that were open at a time while running
+	fewest     int64         // connections that were open at the same time while running
 	most       int64
 	busy       int64 // messages that arrived while running
 	given      bool  // up
@@ -212,7 +212,7 @@ func (r *report) wait(ctx context.Context, phase string, limit time.Duration, do
 
 // print prints the figures of both sides.
 func (r *report) print() {
-	fmt.Fprintf(r.out, "\n%d connections at a time (%d to %d while running), seed %d\n", r.opts.connections, r.fewest, r.most, r.opts.seed)
+	fmt.Fprintf(r.out, "\n%d connections at the same time (%d to %d while running), seed %d\n", r.opts.connections, r.fewest, r.most, r.opts.seed)
 	fmt.Fprintf(r.out, "%.1f s connecting, %.1f s running, %.1f s draining; %.0f messages arrived a second while running\n\n",
 		r.connecting.Seconds(), r.running.Seconds(), r.draining.Seconds(), float64(r.busy)/max(r.running.Seconds(), 1e-3))
 

@@ -1,6 +1,6 @@
 // Echod serves the WebSocket services of package echo and a page to talk to them from a browser.
 //
-//	go run github.com/strictws/websocket/cmd/echod
+//	go run github.com/strictws/websocket/cmd/echod@latest
 //
 // It is an example of a complete server, and the one that this module's conformance runs test.
 package main

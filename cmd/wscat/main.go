@@ -1,7 +1,7 @@
 // Wscat is a WebSocket client for the terminal: it sends lines and prints messages.
 //
-//	go run github.com/strictws/websocket/cmd/wscat ws://localhost:8080/ws
-//	echo Hello | go run github.com/strictws/websocket/cmd/wscat -n 1 ws://localhost:8080/ws
+//	go run github.com/strictws/websocket/cmd/wscat@latest ws://localhost:8080/ws
+//	echo Hello | go run github.com/strictws/websocket/cmd/wscat@latest -n 1 ws://localhost:8080/ws
 //
 // It connects, sends each line of the standard input as a text message and prints what arrives, binary messages in
 // hex. After the end of the input it waits a moment for answers. wscat -h lists the flags and tells what the exit
