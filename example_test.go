@@ -25,11 +25,17 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	go func() {
 		defer c.Close()
 		for msg, err := range c.Messages(context.Background()) {
-			if err != nil || c.Write(context.Background(), msg.Type, msg.Payload) != nil {
+			if err != nil || answer(c, msg) != nil {
 				return
 			}
 		}
 	}()
+}
+
+func answer(c *websocket.Conn, msg websocket.Message) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // for a peer that does not read
+	defer cancel()
+	return c.Write(ctx, msg.Type, msg.Payload)
 }
 
 // The code in README.md is code of this file.

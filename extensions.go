@@ -17,13 +17,19 @@ type extensionParam struct {
 	hasValue    bool
 }
 
+// maxListed bounds what is kept of a list, whose elements take more memory than they took on
+// the wire.
+const maxListed = 100
+
+var errListTooLong = fmt.Errorf("more than %d elements", maxListed)
+
 // parseExtensions parses header lines, which are one list, of at least one element:
 //
 //	extension-list  = 1#extension
 //	extension       = extension-token *( ";" extension-param )
 //	extension-param = token [ "=" (token | quoted-string) ]
 //
-// Parameters count for maxListed too.
+// Parameters are elements too.
 func parseExtensions(lines []string) ([]extension, error) {
 	var list []extension
 	n := 0

@@ -3,17 +3,10 @@
 package websocket
 
 import (
-	"fmt"
 	"iter"
 	"strconv"
 	"strings"
 )
-
-// maxListed bounds what is kept of a list, whose elements take more memory than they took on
-// the wire.
-const maxListed = 100
-
-var errListTooLong = fmt.Errorf("more than %d elements", maxListed)
 
 // hasToken reports whether a comma-separated list over header lines holds
 // token, in whatever case.

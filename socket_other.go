@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// socket is for systems on which system calls can be made directly.
+// socket is of use on systems only where system calls can be made directly.
 type socket struct{}
 
 func (*socket) open(net.Conn) {}
