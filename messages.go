@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"math"
+	"slices"
 )
 
 // A Message is one that [Conn.Messages] has received.
@@ -186,7 +187,7 @@ func (c *Conn) lendCopy(ctx context.Context, l *loan) (p []byte, err error) {
 	}
 	in.partial = nil
 	l.buf = b
-	return b.b, nil
+	return slices.Clip(b.b), nil
 }
 
 // lendInflated lends memory to which the current message is inflated.
@@ -203,5 +204,5 @@ func (c *Conn) lendInflated(ctx context.Context, l *loan) (p []byte, err error) 
 	}
 	b.b = p // larger, maybe
 	l.buf = b
-	return p, nil
+	return slices.Clip(p), nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -177,6 +178,31 @@ func TestMessagesBeyondAllBuffers(t *testing.T) {
 			require.Equal(t, 2*len(sizes), n)
 		})
 	}
+}
+
+// What comes in many pieces is not copied for each of them.
+func TestMessagesBeyondAllBuffersInPieces(t *testing.T) {
+	const pieces = 1000
+	piece := strings.Repeat("x", 2*bufferSizes[len(bufferSizes)-1]/pieces)
+	peer, nc := newPipeSize(1<<20, pipeSize)
+	c := newConn(nc, nil, config{maxMessageSize: -1})
+	defer c.Close()
+	go func() {
+		_, _ = peer.Write(frame(false, OpBinary, piece, true))
+		for range pieces - 2 {
+			_, _ = peer.Write(frame(false, OpContinuation, piece, true))
+		}
+		_, _ = peer.Write(frame(true, OpContinuation, piece, true))
+	}()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for m, err := range c.Messages(t.Context()) {
+		require.NoError(t, err)
+		require.Len(t, m.Payload, pieces*len(piece))
+		break
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(20*pieces*len(piece)))
 }
 
 // others are what may be done while a message is on loan, and take n messages.

@@ -76,11 +76,15 @@ func getRoom(n int) *buffer {
 }
 
 // reserve returns a buffer with what b has and room for n bytes more, and puts b back if that
-// is another one.
+// is another one. Beyond the largest class it grows by a quarter at least, so that what comes in
+// many pieces is not copied for each of them.
 func (b *buffer) reserve(n int) *buffer {
 	need := len(b.b) + n
 	if need <= cap(b.b) {
 		return b
+	}
+	if need > bufferSizes[len(bufferSizes)-1] {
+		need = max(need, cap(b.b)+cap(b.b)/4)
 	}
 	larger := getRoom(need)
 	larger.b = append(larger.b, b.b...)
