@@ -186,30 +186,69 @@ func checkClose(code StatusCode, reason string) error {
 }
 
 func (c *Conn) shutdown(ctx context.Context, code StatusCode, reason string) error {
-	if err := c.announceClose(ctx, code, reason); err != nil {
-		if c.in.ending.get() != nil { // A Read is about to end the connection.
-			select {
-			case <-c.over():
-			case <-ctx.Done():
-			}
-		}
-		return closed(err)
+	if err := c.endWriting(); err != nil {
+		return c.awaitEnd(ctx, err)
 	}
-	return c.awaitClose(ctx)
+	return c.exchangeClose(ctx, code, reason)
 }
 
-// announceClose ends writing with a Close frame.
+// exchangeClose performs the closing handshake, after endWriting.
+func (c *Conn) exchangeClose(ctx context.Context, code StatusCode, reason string) error {
+	var failed error
+	announced := make(chan struct{})
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer close(announced)
+		failed = c.announceClose(ctx, code, reason)
+		if failed != nil && failed != errClosed {
+			stop()
+		}
+	}()
+	// Our Close goes first, unless it has to wait for a peer who waits for us to read.
+	timer := time.NewTimer(promptTimeout)
+	defer timer.Stop()
+	select {
+	case <-announced:
+	case <-timer.C:
+	}
+	err := c.awaitClose(reading)
+	<-announced
+	if failed != nil && failed != errClosed {
+		return c.awaitEnd(ctx, failed)
+	}
+	return err
+}
+
+// endWriting makes an error of all data frames to come, or returns the one that there is.
+func (c *Conn) endWriting() error {
+	err := c.out.err.get()
+	if err == nil {
+		c.out.err.set(errClosed)
+	}
+	return err
+}
+
+// announceClose sends a Close frame.
 func (c *Conn) announceClose(ctx context.Context, code StatusCode, reason string) error {
 	if err := c.takeWire(ctx); err != nil {
 		return err
 	}
 	defer c.releaseWire()
-	if err := c.out.err.get(); err != nil {
-		return err
-	}
-	// From here on no data frame follows (RFC 6455 section 5.5.1).
-	c.out.err.set(errClosed)
 	return c.sendClose(ctx, code, reason)
+}
+
+// awaitEnd is the end of a Shutdown that can send no Close, for the reason err. If that is what
+// a Read ends the connection for, it waits for that.
+func (c *Conn) awaitEnd(ctx context.Context, err error) error {
+	if c.in.ending.get() != nil {
+		select {
+		case <-c.over():
+		case <-ctx.Done():
+			return contextError(ctx)
+		}
+	}
+	return closed(err)
 }
 
 // awaitClose discards what arrives up to the peer's Close, which ends the connection.
@@ -329,19 +368,21 @@ func (c *Conn) sendClose(ctx context.Context, code StatusCode, reason string) er
 }
 
 // replyClose sends a Close frame on behalf of the reader, in bounded time, and makes err the
-// error of all writes to come.
-func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, err error) {
+// error of all writes to come. It reports whether the frame is out.
+func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, err error) (sent bool) {
 	call := ctx
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(call), closeTimeout)
 	defer cancel()
 	// When the call's context ends, the peer is answered still if that takes no waiting.
 	defer context.AfterFunc(call, func() { time.AfterFunc(promptTimeout, cancel) })()
 	c.out.err.set(err)
-	if c.takeWire(ctx) == nil {
-		_ = c.sendClose(ctx, code, reason)
-		c.out.watch.watch(c, context.Background()) // cancel is no interrupt
-		c.releaseWire()
+	if c.takeWire(ctx) != nil {
+		return false
 	}
+	sent = c.sendClose(ctx, code, reason) == nil
+	c.out.watch.watch(c, context.Background()) // cancel is no interrupt
+	c.releaseWire()
+	return sent
 }
 
 // receivedClose answers the peer's Close and ends the connection. The caller holds the read
@@ -362,7 +403,6 @@ func (c *Conn) receivedClose(ctx context.Context, payload []byte) error {
 	if c.in.state.client {
 		c.linger(ctx)
 	}
-	c.in.err.set(err)
 	c.drop(err)
 	return c.in.err.get()
 }
@@ -371,14 +411,14 @@ func (c *Conn) receivedClose(ctx context.Context, payload []byte) error {
 // holds the read turn.
 func (c *Conn) fail(ctx context.Context, perr *ProtocolError) error {
 	c.in.ending.set(perr)
-	c.replyClose(ctx, perr.Code, perr.Reason, perr)
-	// Unread bytes turn a close into a reset, which can destroy our Close frame before the
-	// peer has read it (RFC 6455 section 7.1.1).
-	if nc, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		_ = nc.CloseWrite()
+	if c.replyClose(ctx, perr.Code, perr.Reason, perr) {
+		// Unread bytes turn a close into a reset, which can destroy our Close frame before the
+		// peer has read it (RFC 6455 section 7.1.1).
+		if nc, ok := c.nc.(interface{ CloseWrite() error }); ok {
+			_ = nc.CloseWrite()
+		}
+		c.linger(ctx)
 	}
-	c.linger(ctx)
-	c.in.err.set(perr)
 	c.drop(perr)
 	return c.in.err.get()
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -695,4 +696,68 @@ func FuzzClosePayload(f *testing.F) {
 		assert.Empty(t, nc.out)
 		require.NoError(t, c.Write(t.Context(), Text, nil), "nothing has happened")
 	})
+}
+
+// While our Close frame waits, what arrives is dropped: else two that wait for each other to read
+// would never close.
+func TestShutdownReadsWhileItsCloseWaits(t *testing.T) {
+	t.Run("a peer that answers", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := connect(t, config{}, config{})
+			echoed := make(chan error, 1)
+			go func() {
+				for {
+					typ, msg, err := s.Read(context.Background(), nil)
+					if err == nil {
+						err = s.Write(context.Background(), typ, msg)
+					}
+					if err != nil {
+						echoed <- err
+						return
+					}
+				}
+			}()
+			go func() {
+				for c.Write(context.Background(), Binary, make([]byte, 1000)) == nil {
+				}
+			}()
+			synctest.Wait() // both are stuck
+			start := time.Now()
+			require.NoError(t, c.Shutdown(t.Context(), StatusNormalClosure, "bye"))
+			require.LessOrEqual(t, time.Since(start), promptTimeout)
+			require.Equal(t, &CloseError{StatusNormalClosure, "bye"}, <-echoed)
+		})
+	})
+	t.Run("a peer that is dead", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{keepAlive: time.Second})
+			window(peer, 0)
+			start := time.Now()
+			require.ErrorIs(t, c.Shutdown(t.Context(), StatusNormalClosure, ""), os.ErrDeadlineExceeded)
+			require.LessOrEqual(t, time.Since(start), 2*time.Second)
+		})
+	})
+}
+
+// A Shutdown whose context ends drops TCP, although a Read is about to.
+func TestShutdownCutsTheAnswerOfARead(t *testing.T) {
+	for _, sent := range [][]byte{closeFrame(4000, "x", true), frame(true, 3, "", true)} {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			written := later(func() error { return c.Write(context.Background(), Binary, make([]byte, 1<<20)) })
+			read := later(func() error { _, _, err := c.Read(context.Background(), nil); return err })
+			synctest.Wait()
+			send(t, peer, sent)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start := time.Now()
+			require.ErrorIs(t, c.Shutdown(ctx, StatusNormalClosure, ""), context.DeadlineExceeded)
+			require.Equal(t, time.Second, time.Since(start))
+			require.True(t, c.isOver())
+			require.Error(t, <-read)
+			require.Error(t, <-written)
+			require.Equal(t, time.Second, time.Since(start))
+		})
+	}
 }

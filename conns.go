@@ -194,10 +194,10 @@ func (c *Conn) leave(ctx context.Context, code StatusCode, reason string) {
 	if !c.awaitSession(ctx) {
 		return
 	}
-	err := c.announceClose(ctx, code, reason)
+	err := c.endWriting()
 	c.out.message.release()
 	if err == nil {
-		err = c.awaitClose(ctx)
+		err = c.exchangeClose(ctx, code, reason)
 	}
 	if _, cut := err.(*contextEnded); cut || err == nil || err == errClosed || c.in.ending.get() != nil {
 		return // somebody else closes c, or has done so

@@ -842,3 +842,28 @@ func TestConnsOfServer(t *testing.T) {
 		})
 	}
 }
+
+// What is left of a message that came too late is not taken for one.
+func TestConnsShutdownDropsARest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, peer := newPipeSize(10, pipeSize)
+		c := newConn(nc, nil, config{})
+		t.Cleanup(func() { c.Close(); peer.Close() })
+		var s Conns
+		require.True(t, s.join(c))
+		send(t, peer, frame(true, OpPing, strings.Repeat("p", 100), true)) // its Pong holds the wire
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		first := later(func() error { _, _, err := c.Read(ctx, nil); return err })
+		synctest.Wait()
+		_ = drain(t.Context(), &s, StatusGoingAway, "")
+		late := frame(true, OpText, "HelloWorld", true)
+		send(t, peer, late[:len(late)-5])
+		require.ErrorIs(t, <-first, context.DeadlineExceeded)
+		send(t, peer, late[len(late)-5:])
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, msg, err := c.Read(ctx, nil)
+		require.ErrorIs(t, err, net.ErrClosed, "%q", msg)
+	})
+}

@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// Read appends the next message to buf and returns its type and the extended slice.
+// Read appends the next message to buf and returns its type and the extended slice. As for an
+// [io.Reader], what buf has room for beyond that may be used as scratch space.
 //
 // If ctx ends first, Read returns an error that matches that of ctx, and buf as it was; what
 // has arrived of the message is kept, and the next Read goes on from there. All other errors
@@ -133,8 +134,11 @@ func (r *messageReader) WriteTo(w io.Writer) (n int64, err error) {
 	for {
 		m, err := r.Read(b.b[:cap(b.b)])
 		if m > 0 {
-			m, err := w.Write(b.b[:m])
-			n += int64(m)
+			written, err := w.Write(b.b[:m])
+			n += int64(written)
+			if err == nil && written < m {
+				err = io.ErrShortWrite
+			}
 			if err != nil {
 				return n, err
 			}
@@ -185,14 +189,13 @@ func (c *Conn) readMessage(ctx context.Context, p []byte) (n int, err error) {
 
 // beginRead takes the read turn for a caller who wants messages.
 func (c *Conn) beginRead(ctx context.Context, l *loan) error {
-	if c.out.err.get() == errClosed {
-		return errClosed // what is still to come belongs to Shutdown
+	if c.drops() {
+		return errClosed
 	}
 	if err := c.takeRead(ctx, l); err != nil {
 		return err
 	}
-	if c.out.err.get() == errClosed {
-		// It may have dropped the beginning of a message meanwhile.
+	if c.drops() {
 		c.releaseRead()
 		return errClosed
 	}
@@ -201,6 +204,10 @@ func (c *Conn) beginRead(ctx context.Context, l *loan) error {
 	}
 	return nil
 }
+
+// drops reports whether what is still to come belongs to a Shutdown, which may have dropped the
+// beginning of a message.
+func (c *Conn) drops() bool { return c.out.err.get() == errClosed || c.left() }
 
 // nextMessage makes the next message the current one, to be read as a stream. It must be of
 // the type wanted, 0 for any.

@@ -506,6 +506,32 @@ func TestNextReader(t *testing.T) {
 			require.Equal(t, "next", string(got))
 		})
 	})
+	t.Run("an interrupted Read's part is let go", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(false, OpText, "abc", true))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, _, err := c.Read(ctx, nil)
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			_, r, err := c.NextReader(t.Context())
+			require.NoError(t, err)
+			_, err = io.ReadFull(r, make([]byte, 3))
+			require.NoError(t, err)
+			require.Nil(t, c.in.partial)
+		})
+	})
+	t.Run("is copied to a writer that takes less without an error", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer := serve(t, config{})
+			send(t, peer, frame(true, OpText, "Hello", true))
+			_, r, err := c.NextReader(t.Context())
+			require.NoError(t, err)
+			n, err := r.(io.WriterTo).WriteTo(shortWriter{3, nil})
+			require.Equal(t, io.ErrShortWrite, err)
+			require.EqualValues(t, 3, n)
+		})
+	})
 	t.Run("is copied to a writer that fails", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{})

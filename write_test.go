@@ -440,6 +440,32 @@ func TestStuckPeerDoesNotStopReading(t *testing.T) {
 	})
 }
 
+// A peer that breaks a rule, and takes nothing, does not hold a Read for longer than Close does.
+func TestProtocolErrorWhileAWriteIsStuck(t *testing.T) {
+	for name, over := range map[string]func(t testing.TB, a, b net.Conn) (nc, peer net.Conn){
+		"plain": func(_ testing.TB, a, b net.Conn) (net.Conn, net.Conn) { return a, b },
+		"TLS":   tlsOver,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a, b := newPipe()
+				nc, peer := over(t, a, b)
+				c := newConn(nc, nil, config{})
+				written := later(func() error { return c.Write(context.Background(), Binary, make([]byte, 1<<20)) })
+				synctest.Wait()
+				send(t, peer, []byte{0x83, 0x80, 0, 0, 0, 0})
+				start := time.Now()
+				_, _, err := c.Read(t.Context(), nil)
+				var perr *ProtocolError
+				require.ErrorAs(t, err, &perr)
+				require.LessOrEqual(t, time.Since(start), closeTimeout+lingerTimeout)
+				require.Equal(t, err, <-written)
+				_ = b.Close()
+			})
+		})
+	}
+}
+
 // window sets how many bytes can be written to end that it has not read.
 func window(end *pipeConn, size int) {
 	end.mu.Lock()
