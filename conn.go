@@ -3,11 +3,14 @@ package websocket
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -112,10 +115,23 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	out.box.mask = cfg.client
 	out.fragile = !c.socket.usable() && breaksOnTimeout(nc)
 	out.watch.writes = true
-	if in.tick > 0 && c.setTick(in.tick) != nil {
-		in.tick = 0 // no deadlines, no keepalive
+	if c.lacksDeadlines() {
+		in.tick = 0 // no keepalive
+		in.watch.closes, out.watch.closes = true, true
 	}
 	return c
+}
+
+// lacksDeadlines begins the first tick, if there is a keepalive, and reports whether deadlines
+// cannot be set.
+func (c *Conn) lacksDeadlines() bool {
+	switch {
+	case c.in.tick > 0:
+		return c.setTick(c.in.tick) != nil
+	case c.socket.usable():
+		return false
+	}
+	return c.nc.SetReadDeadline(time.Time{}) != nil
 }
 
 // breaksOnTimeout reports whether a Write of nc that timed out leaves nc unusable, as one of
@@ -388,3 +404,14 @@ type networkError struct {
 func (e *networkError) Error() string { return "websocket: " + e.op + ": " + e.err.Error() }
 
 func (e *networkError) Unwrap() error { return e.err }
+
+// timedOut reports whether err, of the network, is that of a deadline. That of some connections,
+// such as the streams of multiplexers, is only a [net.Error]; and what the kernel calls a timeout
+// is not one of ours.
+func timedOut(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+}

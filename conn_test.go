@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -666,6 +667,71 @@ func TestDeadlinesOfOthers(t *testing.T) {
 	})
 }
 
+// muxed is a connection whose deadlines end calls with an error that is only a net.Error, as that
+// of the streams of some multiplexers.
+type muxed struct{ net.Conn }
+
+func (m muxed) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	return n, muxedError(err)
+}
+
+func (m muxed) Write(p []byte) (int, error) {
+	n, err := m.Conn.Write(p)
+	return n, muxedError(err)
+}
+
+func muxedError(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return muxTimeout{}
+	}
+	return err
+}
+
+type muxTimeout struct{}
+
+func (muxTimeout) Error() string   { return "i/o deadline reached" }
+func (muxTimeout) Timeout() bool   { return true }
+func (muxTimeout) Temporary() bool { return true }
+
+func TestDeadlinesOfMultiplexers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, peer := newPipe()
+		c := newConn(muxed{nc}, nil, config{})
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		_, _, err := c.Read(ctx, nil)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		expect(t, peer, frame(true, OpPing, "", false))
+		send(t, peer, frame(true, OpText, "Hello", true))
+		_, _, err = c.Read(t.Context(), nil)
+		require.NoError(t, err)
+
+		filler := strings.Repeat("x", pipeSize-4) // with its header, all that the network takes
+		require.NoError(t, c.Write(t.Context(), Binary, []byte(filler)))
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err = c.Write(ctx, Text, []byte("no effect"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NotErrorIs(t, err, net.ErrClosed)
+		expect(t, peer, frame(true, OpBinary, filler, false))
+		require.NoError(t, c.Write(t.Context(), Text, []byte("next")))
+		expect(t, peer, frame(true, OpText, "next", false))
+	})
+}
+
+// A timeout of the kernel's, when it gives TCP up, is not a deadline.
+func TestKernelGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _ := newPipe()
+		gone := &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)}
+		c := newConn(&unwell{Conn: nc, read: gone}, nil, config{})
+		_, _, err := c.Read(t.Context(), nil)
+		require.ErrorIs(t, err, syscall.ETIMEDOUT)
+	})
+}
+
 // A connection ends between the Ping and the wait for its Pong, with a message in front.
 func TestPingOfAConnectionThatEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -753,6 +819,24 @@ func TestWithoutDeadlinesCancelCloses(t *testing.T) {
 			go func() { ended <- c.Ping(ctx) }()
 			for range 5 {
 				require.ErrorIs(t, <-ended, context.DeadlineExceeded)
+			}
+		})
+	})
+	t.Run("but not after the call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			nc, peer := newPipe()
+			defer peer.Close()
+			for _, keepAlive := range []time.Duration{0, -1} {
+				c := newConn(noDeadlines{nc}, nil, config{keepAlive: keepAlive})
+				for range 2 {
+					ctx, cancel := context.WithCancel(t.Context())
+					send(t, peer, frame(true, OpText, "Hello", true))
+					_, _, err := c.Read(ctx, nil)
+					require.NoError(t, err)
+					require.NoError(t, c.Write(ctx, Text, nil))
+					cancel()
+					synctest.Wait()
+				}
 			}
 		})
 	})

@@ -125,6 +125,7 @@ func (c *Conn) takeRead(ctx context.Context, l *loan) error {
 
 func (c *Conn) releaseRead() {
 	in := &c.in
+	in.watch.ended(c)
 	if in.w-in.r <= headroom {
 		in.shrink()
 	}
@@ -356,7 +357,9 @@ func (c *Conn) readPayload(ctx context.Context, p []byte) (int, error) {
 	in := &c.in
 	if len(in.partial) > 0 {
 		n := copy(p, in.partial)
-		in.partial = in.partial[n:]
+		if in.partial = in.partial[n:]; len(in.partial) == 0 {
+			in.partial = nil
+		}
 		return n, nil
 	}
 	if in.r < in.w || in.remaining < directReadSize || len(p) < directReadSize {

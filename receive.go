@@ -2,9 +2,7 @@ package websocket
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os"
 )
 
 // headroom is what is kept of bytes that arrived, without a buffer on loan, while more are
@@ -146,7 +144,7 @@ func (c *Conn) receive(ctx context.Context, p []byte) (n int, err error) {
 
 // waitError says what ended a wait.
 func (c *Conn) waitError(ctx context.Context, err error) error {
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !timedOut(err) {
 		if over := c.in.err.get(); over != nil {
 			return overError(ctx, over)
 		}

@@ -54,6 +54,7 @@ func (c *Conn) takeOut(ctx context.Context, t *turn) error {
 
 // releaseWire sends what has become due meanwhile, and gives the wire back.
 func (c *Conn) releaseWire() {
+	c.out.watch.ended(c)
 	if c.out.box.unfinished() {
 		c.out.flushDue.Store(true) // a frame that has begun must not wait for the next writer
 	}

@@ -2,8 +2,6 @@ package websocket
 
 import (
 	"context"
-	"errors"
-	"os"
 	"time"
 )
 
@@ -43,7 +41,7 @@ func (c *Conn) writeNow(b []byte) (n int) {
 		return c.writePrompt(b)
 	}
 	n, err := c.socket.write(b, false, &out.sent)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err != nil && !timedOut(err) {
 		_ = c.writeFailed(context.Background(), n, err) // a socket says but once why
 	}
 	return n
@@ -92,7 +90,7 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 		if err == nil {
 			continue
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if !timedOut(err) {
 			return sent, c.writeFailed(ctx, sent, err)
 		}
 		out.full.Store(true)

@@ -20,6 +20,7 @@ type watcher struct {
 	fired    bool       // the deadline is in the past, to interrupt
 	retired  bool
 	writes   bool // constant: it is the deadline of writes
+	closes   bool // constant: there are no deadlines, and to interrupt is to close
 }
 
 // interrupt is what the end of a context does.
@@ -48,6 +49,14 @@ func (w *watcher) watch(c *Conn, ctx context.Context) {
 		}
 	}
 	w.mu.Unlock()
+}
+
+// ended says that the call with the context is over, whose end interrupts nothing from then on.
+// Where that does no harm the context stays watched.
+func (w *watcher) ended(c *Conn) {
+	if w.closes {
+		w.watch(c, context.Background())
+	}
 }
 
 // watches reports whether done is that of the context that interrupts, or nil and there is none.
