@@ -28,7 +28,8 @@ var errWrongType = &ProtocolError{StatusUnsupportedData, "RFC 6455 section 7.4.1
 //
 // Deadlines are those of net.Conn: a Read that timed out loses nothing; a Write that timed
 // out has had no effect or has closed the connection. As an [io.WriterTo] of another NetConn,
-// as in io.Copy, it passes on message by message, with the types if the other's typ is 0.
+// as in io.Copy, it passes on message by message, with the types if the other's typ is 0; what
+// ends inside a message, be it a deadline, closes both.
 //
 // While a NetConn is in use, c is not to be read from by other means.
 func NetConn(c *Conn, typ MessageType) net.Conn {
@@ -96,12 +97,13 @@ func (n *netConn) relay(to *netConn) (int64, error) {
 	if to.typ != 0 {
 		typ = to.typ
 	}
-	w, err := to.c.NextWriter(to.write.context(), typ)
+	w, err := to.c.nextWriter(to.write.context(), typ)
 	if err != nil {
 		return 0, netError(err)
 	}
 	m, err := io.Copy(w, r)
 	if err != nil {
+		w.giveUp()
 		return m, netError(err)
 	}
 	return m, netError(w.Close())

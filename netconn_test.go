@@ -216,8 +216,21 @@ func TestNetConnRelayFails(t *testing.T) {
 		synctest.Wait()
 		require.NoError(t, peer.Close())
 		require.ErrorIs(t, <-copied, io.ErrUnexpectedEOF)
-		require.NoError(t, to.Close())
-		expect(t, other, closeFrame(StatusGoingAway, "", false))
+		_, err := NetConn(to, Text).Write([]byte("next"))
+		require.NoError(t, err, "nothing of the message is out")
+		expect(t, other, frame(true, OpText, "next", false))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		from, peer := serve(t, config{})
+		to, other := serve(t, config{})
+		copied := later(func() error { _, err := io.Copy(NetConn(to, 0), NetConn(from, 0)); return err })
+		half := strings.Repeat("x", streamBufferSize+10)
+		send(t, peer, frame(false, OpBinary, half, true))
+		synctest.Wait()
+		require.NoError(t, peer.Close())
+		require.ErrorIs(t, <-copied, io.ErrUnexpectedEOF)
+		require.ErrorIs(t, to.Write(t.Context(), Text, nil), net.ErrClosed, "it cannot be completed")
+		expect(t, other, frame(false, OpBinary, half[:streamBufferSize], false), closeFrame(StatusGoingAway, "", false))
 		expectEOF(t, other)
 	})
 }
@@ -241,5 +254,28 @@ func TestNetConnLargeTransfer(t *testing.T) {
 			require.NoError(t, errors.Join(err))
 		}
 		require.True(t, bytes.Equal(data, got))
+	})
+}
+
+// A message without payload is not the end of what a Read waits for.
+func TestNetConnReadsPastEmptyMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		send(t, peer, frame(true, OpBinary, "", true), frame(true, OpBinary, "x", true))
+		n, err := NetConn(c, Binary).Read(make([]byte, 10))
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+	})
+}
+
+// The type of a NetConn that has one is that of all its messages, wherever they come from.
+func TestNetConnRelaysToItsType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, peer := serve(t, config{})
+		to, other := serve(t, config{})
+		send(t, peer, frame(true, OpText, "x", true), closeFrame(1000, "", true))
+		_, err := io.Copy(NetConn(to, Binary), NetConn(from, 0))
+		require.NoError(t, err)
+		expect(t, other, frame(true, OpBinary, "x", false))
 	})
 }

@@ -16,9 +16,10 @@ const (
 )
 
 var (
-	errWriteCut         = fmt.Errorf("websocket: closed, since the context of a write ended inside a frame: %w", net.ErrClosed)
-	errStreamedWriteCut = fmt.Errorf("websocket: closed, since the context of a streamed write ended inside the message: %w", net.ErrClosed)
-	errMessageEnded     = errors.New("websocket: write to a message that has ended")
+	errWriteCut             = fmt.Errorf("websocket: closed, since the context of a write ended inside a frame: %w", net.ErrClosed)
+	errStreamedWriteCut     = fmt.Errorf("websocket: closed, since the context of a streamed write ended inside the message: %w", net.ErrClosed)
+	errStreamedWriteGivenUp = fmt.Errorf("websocket: closed, since the source of a streamed message failed: %w", net.ErrClosed)
+	errMessageEnded         = errors.New("websocket: write to a message that has ended")
 )
 
 // Write sends p as one message of one frame, compressed if that was agreed on and makes it
@@ -124,6 +125,14 @@ func (c *Conn) encode(op Opcode, p []byte) (h Header, payload []byte, loan *buff
 // connection if some of the message is out; the error matches [net.ErrClosed] too then. The
 // end of ctx does not by itself end the message.
 func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (io.WriteCloser, error) {
+	w, err := c.nextWriter(ctx, typ)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (c *Conn) nextWriter(ctx context.Context, typ MessageType) (*messageWriter, error) {
 	if err := typ.check(); err != nil {
 		return nil, err
 	}
@@ -215,6 +224,18 @@ func (w *messageWriter) Close() error {
 	return nil
 }
 
+// giveUp ends a message that cannot be completed. If some of it is out, that closes the
+// connection.
+func (w *messageWriter) giveUp() {
+	if w.err != nil {
+		return
+	}
+	if w.begun {
+		_ = w.c.close(StatusGoingAway, errStreamedWriteGivenUp)
+	}
+	w.end(errStreamedWriteGivenUp)
+}
+
 // flush sends p as the message's next frame.
 func (w *messageWriter) flush(p []byte, fin bool) error {
 	err := w.send(p, fin)
@@ -248,6 +269,7 @@ func (w *messageWriter) send(p []byte, fin bool) error {
 		if fin {
 			z = d.appendEnd(z)
 		}
+		w.z.b = z[:0]
 		p = z
 		if len(p) == 0 && !fin {
 			return nil
