@@ -142,7 +142,8 @@
 //
 // A message of more than MaxMessageSize bytes, 1 MiB unless set, is refused at the header of
 // the frame that exceeds it, before its payload is read; a compressed one as soon as it
-// exceeds the limit while it is inflated. Memory follows the bytes that arrived and not the
+// exceeds the limit while it is inflated, or before that if its compressed form exceeds the
+// limit by more than an eighth. Memory follows the bytes that arrived and not the
 // lengths that were claimed; a Messages loop that has 16 KiB of a message may take as much as
 // the message before it took. At most 1024 fragments of a message may be empty. Of the Pings
 // that arrive while no Pong can be sent, the latest is remembered.
