@@ -17,6 +17,9 @@ const (
 	OpPong         Opcode = 0xA
 )
 
+// startsMessage reports whether op is that of the first frame of a message.
+func (op Opcode) startsMessage() bool { return op == OpText || op == OpBinary }
+
 // IsControl reports whether op is that of a control frame, the reserved ones included
 // (RFC 6455 section 5.5).
 func (op Opcode) IsControl() bool { return op&0x8 != 0 }

@@ -177,6 +177,30 @@ func TestCompressedConversation(t *testing.T) {
 	}
 }
 
+// A message that had no effect is not what later ones refer to.
+func TestCompressedWriteWithoutEffect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := agreed(true, 15)
+		nc, peer := newPipe()
+		c := newConn(nc, nil, config{deflate: p})
+		defer c.Close()
+		rnd := rand.New(rand.NewPCG(1, 2))
+		require.NoError(t, c.Write(t.Context(), Binary, randomBytes(rnd, pipeSize-4))) // all that the network takes
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		msg := jsonMessage(rnd, 1000)
+		require.ErrorIs(t, c.Write(ctx, Text, msg), context.DeadlineExceeded)
+		r := newConn(peer, nil, config{client: true, deflate: p})
+		defer r.Close()
+		_, _, err := r.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, c.Write(t.Context(), Text, msg))
+		_, got, err := r.Read(t.Context(), nil)
+		require.NoError(t, err)
+		require.Equal(t, string(msg), string(got))
+	})
+}
+
 // A message that had no effect, or was cut, is not what later ones refer to.
 func TestCancelledCompressedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

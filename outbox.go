@@ -28,6 +28,7 @@ type outbox struct {
 	added    uint64     // number of the latest frame
 	gone     uint64     // number of the latest frame that is out
 	closed   bool       // nothing may be added any more
+	streamed bool       // the latest data frame is not a message's last one
 	given    *givenUp   // frames in leaving that their senders would like to take back
 
 	queued atomic.Bool // there are frames in gathered that nobody waits for
@@ -75,11 +76,22 @@ func (o *outbox) add(h Header, p []byte, limit int) uint64 {
 	}
 	o.mu.Lock()
 	number := uint64(0)
+	if o.streamed && h.Opcode.startsMessage() {
+		limit = -1 // RFC 6455 section 5.4: not between the frames of another message
+	}
 	if buf := o.room(len(p), limit); buf != nil {
 		number = o.append(buf, h, p)
 	}
 	o.mu.Unlock()
 	return number
+}
+
+// stream says whether the latest data frame, which does not go through the outbox or does not go,
+// leaves a message to be gone on with.
+func (o *outbox) stream(on bool) {
+	o.mu.Lock()
+	o.streamed = on
+	o.mu.Unlock()
 }
 
 func (o *outbox) append(buf *buffer, h Header, p []byte) uint64 {
@@ -92,8 +104,11 @@ func (o *outbox) append(buf *buffer, h Header, p []byte) uint64 {
 	}
 	o.added++
 	buf.frames = append(buf.frames, framed{o.added, len(buf.b) - size})
-	if h.Opcode == OpClose {
+	switch {
+	case h.Opcode == OpClose:
 		o.closed = true // RFC 6455 section 5.5.1: nothing follows it
+	case !h.Opcode.IsControl():
+		o.streamed = !h.Fin
 	}
 	return o.added
 }
@@ -131,12 +146,13 @@ func (o *outbox) room(n, limit int) *buffer {
 	return g.buf
 }
 
-// pass gives a number to a frame that does not go through the outbox, or 0 if it must, because
-// something is in it or it is closed. It is for the holder of the wire.
+// pass gives a number to the frame of a message that does not go through the outbox, or 0 if it
+// must not, because something is in it, another message is being streamed, or it is closed. It is
+// for the holder of the wire.
 func (o *outbox) pass() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || o.gathered.buf != nil || o.leaving.buf != nil {
+	if o.closed || o.streamed || o.gathered.buf != nil || o.leaving.buf != nil {
 		return 0
 	}
 	o.added++

@@ -66,27 +66,24 @@ func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 	if err := c.takeMessage(ctx); err != nil {
 		return err
 	}
-	return c.writePrepared(ctx, m, m.form(c.out.deflate), false)
+	return c.writePrepared(ctx, m, m.form(c.out.deflate))
 }
 
-// writePrepared sends m in the form f. The caller gives up the message turn, at the end if
-// keep is set.
-func (c *Conn) writePrepared(ctx context.Context, m *Prepared, f *preparedForm, keep bool) error {
-	d := c.out.deflate
-	stateful := f.h.RSV1 && d.takeover
-	if !keep && !stateful {
-		if number, ok := c.sendPrepared(f); ok {
-			c.out.message.release()
-			return c.sendGathered(ctx, number, true)
+// writePrepared sends m in the form f. The caller gives up the message turn.
+func (c *Conn) writePrepared(ctx context.Context, m *Prepared, f *preparedForm) error {
+	if d := c.out.deflate; f.h.RSV1 && d.takeover {
+		defer c.out.message.release()
+		err := c.sendMessage(ctx, f.h, f.payload, true)
+		if err == nil {
+			d.adopt(m.plain.payload) // what follows may refer to it
 		}
-		return c.sendMessage(ctx, f.h, f.payload, false)
+		return err
 	}
-	defer c.out.message.release()
-	err := c.sendMessage(ctx, f.h, f.payload, true)
-	if stateful && err == nil {
-		d.adopt(m.plain.payload) // what follows may refer to it
+	if number, ok := c.sendPrepared(f); ok {
+		c.out.message.release()
+		return c.sendGathered(ctx, number, true)
 	}
-	return err
+	return c.sendMessage(ctx, f.h, f.payload, false)
 }
 
 // sendPrepared is sendPast for f, if it is the kind of message for which to try is right.
@@ -99,10 +96,11 @@ func (c *Conn) sendPrepared(f *preparedForm) (number uint64, ok bool) {
 
 // TryWritePrepared is [Conn.WritePrepared] for those who cannot wait, such as a loop over many
 // connections that a slow one must not hold up. It reports whether the message is on its way:
-// false means that it is not and will not be, because another goroutine is in the middle of a
-// streamed or large message, or because the peer has not taken what it was sent before, of
-// which some 64 KiB gather beyond what the network holds. What the network does not take at
-// once is sent by a goroutine that lasts as long as that takes.
+// false means that it is not and will not be, because another message is being streamed (or, with
+// context takeover, is being written in any way), or because the peer has not taken what it was
+// sent before, of which some 64 KiB gather beyond what the network holds. What the network does
+// not take at once is sent by a goroutine that lasts as long as that takes; Close does not wait
+// for it, Shutdown does.
 //
 // An error means that nothing can be written any more. One that the network has with this
 // message is returned by a later call.
@@ -111,46 +109,63 @@ func (c *Conn) TryWritePrepared(m *Prepared) (bool, error) {
 		return false, err
 	}
 	out := &c.out
-	if err := out.err.get(); err != nil || !out.message.try() {
+	if err := out.err.get(); err != nil {
 		return false, err
 	}
 	f := m.form(out.deflate)
-	sent := c.tryPrepared(m, f)
+	if f.h.RSV1 && out.deflate.takeover {
+		if !out.message.try() {
+			return false, nil
+		}
+		defer out.message.release()
+	}
+	sent := c.tryPrepared(f)
 	if !sent && out.box.queued.Load() {
 		c.flushQueued() // what only waits for company is in the way
-		sent = c.tryPrepared(m, f)
+		sent = c.tryPrepared(f)
 	}
-	if sent {
-		return true, nil
+	if !sent {
+		return false, out.err.get()
 	}
-	if len(f.payload) > joinedSize && out.box.latest() == 0 && out.err.get() == nil {
-		go func() { _ = c.writePrepared(context.Background(), m, f, true) }()
-		return true, nil
-	}
-	out.message.release()
-	return false, out.err.get()
-}
-
-// tryPrepared sends m in the form f, or leaves it in the outbox, and gives up the message turn
-// if it does.
-func (c *Conn) tryPrepared(m *Prepared, f *preparedForm) bool {
-	out := &c.out
-	number, past := c.sendPrepared(f)
-	if !past && out.box.add(f.h, f.payload, joinedSize) == 0 {
-		return false
-	}
-	if f.h.RSV1 && out.deflate.takeover {
+	if f.h.RSV1 {
 		out.deflate.adopt(m.plain.payload)
 	}
-	out.message.release()
-	switch {
+	return true, nil
+}
+
+// tryPrepared sends a message in the form f, or leaves it in the outbox or to a goroutine.
+func (c *Conn) tryPrepared(f *preparedForm) bool {
+	out := &c.out
+	if len(f.payload) > joinedSize {
+		return c.tryLarge(f)
+	}
+	switch number, past := c.sendPrepared(f); {
 	case number != 0:
 		c.sendLater()
 	case past:
 		c.releaseWire()
+	case out.box.add(f.h, f.payload, joinedSize) == 0:
+		return false
 	default:
 		out.flushDue.Store(true)
 		c.trySendDue()
 	}
+	return true
+}
+
+// tryLarge leaves a large message to a goroutine, if nothing is to be sent before it.
+func (c *Conn) tryLarge(f *preparedForm) bool {
+	out := &c.out
+	if !out.wire.try() {
+		return false
+	}
+	if out.box.pass() == 0 {
+		c.releaseWire()
+		return false
+	}
+	go func() {
+		_ = c.sendLarge(context.Background(), f.h, f.payload)
+		c.releaseWire()
+	}()
 	return true
 }

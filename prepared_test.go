@@ -1,7 +1,11 @@
 package websocket
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
 	"net"
 	"runtime"
 	"strings"
@@ -41,18 +45,32 @@ func TestTryWritePrepared(t *testing.T) {
 				require.True(t, sent)
 				expect(t, peer, frame(true, OpText, "Hello", false))
 			}
-			w, err := c.NextWriter(t.Context(), Text)
-			require.NoError(t, err)
-			sent, err := c.TryWritePrepared(hello)
-			require.NoError(t, err)
-			require.False(t, sent, "inside another message")
-			require.NoError(t, w.Close())
-			expect(t, peer, frame(true, OpText, "", false))
+			for _, size := range []int{streamBufferSize, joinedSize + 1} {
+				w, err := c.NextWriter(t.Context(), Text)
+				require.NoError(t, err)
+				sent, err := c.TryWritePrepared(hello)
+				require.NoError(t, err)
+				require.True(t, sent, "before another message")
+				part := strings.Repeat("x", size)
+				done := later(func() error { _, err := io.WriteString(w, part); return errors.Join(err, w.(*messageWriter).ready()) })
+				expect(t, peer, frame(true, OpText, "Hello", false), frame(false, OpText, part, false))
+				require.NoError(t, <-done)
+				for _, m := range []*Prepared{hello, Prepare(Binary, make([]byte, joinedSize+1))} {
+					sent, err = c.TryWritePrepared(m)
+					require.NoError(t, err)
+					require.False(t, sent, "inside another message")
+				}
+				require.NoError(t, w.Close())
+				sent, err = c.TryWritePrepared(hello)
+				require.NoError(t, err)
+				require.True(t, sent, "after it")
+				expect(t, peer, frame(true, OpContinuation, "", false), frame(true, OpText, "Hello", false))
+			}
 
-			_, err = c.TryWritePrepared(Prepare(9, nil))
+			_, err := c.TryWritePrepared(Prepare(9, nil))
 			require.ErrorContains(t, err, "no message type")
 			c.Close()
-			sent, err = c.TryWritePrepared(hello)
+			sent, err := c.TryWritePrepared(hello)
 			require.ErrorIs(t, err, net.ErrClosed)
 			require.False(t, sent)
 		})
@@ -105,17 +123,17 @@ func TestTryWritePrepared(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, sent)
 			synctest.Wait()
-			for _, m := range []*Prepared{hello, Prepare(Text, []byte(large))} {
+			for m, want := range map[*Prepared]bool{hello: true, Prepare(Text, []byte(large)): false} {
 				sent, err = c.TryWritePrepared(m)
 				require.NoError(t, err)
-				require.False(t, sent)
+				require.Equal(t, want, sent)
 			}
-			expect(t, peer, frame(true, OpText, large, false))
+			expect(t, peer, frame(true, OpText, large, false), frame(true, OpText, "Hello", false))
 			synctest.Wait()
-			sent, err = c.TryWritePrepared(hello)
+			sent, err = c.TryWritePrepared(Prepare(Text, []byte(large)))
 			require.NoError(t, err)
 			require.True(t, sent)
-			expect(t, peer, frame(true, OpText, "Hello", false))
+			expect(t, peer, frame(true, OpText, large, false))
 		})
 	})
 	t.Run("behind what is queued", func(t *testing.T) {
@@ -130,22 +148,59 @@ func TestTryWritePrepared(t *testing.T) {
 		})
 	})
 	t.Run("compressed with takeover", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			a, b := connect(t, config{deflate: agreed(true, 15)}, config{deflate: agreed(true, 15)})
-			msg := strings.Repeat("Hello ", 100)
-			m := Prepare(Text, []byte(msg))
-			for range 3 {
-				sent, err := b.TryWritePrepared(m)
-				require.NoError(t, err)
-				require.True(t, sent)
-				require.NoError(t, b.Write(t.Context(), Text, []byte(msg)))
-				for range 2 {
-					_, got, err := a.Read(t.Context(), nil)
+		for _, size := range []int{700, 2 * joinedSize} { // the large one is about as large when compressed
+			synctest.Test(t, func(t *testing.T) {
+				a, b := connect(t, config{deflate: agreed(true, 15)}, config{deflate: agreed(true, 15)})
+				rnd := rand.New(rand.NewPCG(1, 2))
+				plain := jsonMessage(rnd, 1000)
+				for range 3 {
+					msg := jsonMessage(rnd, size)
+					if size > 1000 {
+						msg = append(randomBytes(rnd, size), msg...)
+					}
+					require.NoError(t, b.Write(t.Context(), Binary, plain))
+					sent, err := b.TryWritePrepared(Prepare(Binary, msg))
 					require.NoError(t, err)
-					require.Equal(t, msg, string(got))
+					require.True(t, sent)
+					done := later(func() error { return b.Write(t.Context(), Binary, plain) })
+					for _, want := range [][]byte{plain, msg, plain} {
+						_, got, err := a.Read(t.Context(), nil)
+						require.NoError(t, err)
+						require.True(t, bytes.Equal(want, got))
+					}
+					require.NoError(t, <-done)
 				}
+			})
+		}
+	})
+	t.Run("while another message is being written", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			for _, takeover := range []bool{false, true} {
+				nc, peer := newPipe()
+				c := newConn(nc, nil, config{deflate: agreed(takeover, 15)})
+				require.True(t, c.out.message.try())
+				for m, want := range map[*Prepared]bool{hello: true, Prepare(Text, make([]byte, 1000)): !takeover} {
+					sent, err := c.TryWritePrepared(m)
+					require.NoError(t, err)
+					require.Equal(t, want, sent)
+				}
+				c.out.message.release()
+				c.Close()
+				peer.Close()
 			}
 		})
+	})
+	t.Run("Shutdown waits for a large one", func(t *testing.T) {
+		peer, nc := tcpPair(t)
+		c := newConn(nc, nil, config{})
+		large := string(patterned(4 << 20))
+		sent, err := c.TryWritePrepared(Prepare(Binary, []byte(large)))
+		require.NoError(t, err)
+		require.True(t, sent)
+		done := later(func() error { return c.Shutdown(t.Context(), 1000, "") })
+		expect(t, peer, frame(true, OpBinary, large, false), closeFrame(1000, "", false))
+		send(t, peer, closeFrame(1000, "", true))
+		require.NoError(t, <-done)
 	})
 }
 
@@ -192,6 +247,16 @@ func TestPreparedAmongOthers(t *testing.T) {
 						}
 					}
 				},
+				func(p []byte) error {
+					w, err := server.NextWriter(ctx, Binary)
+					if err != nil {
+						return err
+					}
+					_, err = w.Write(p[:len(p)/2])
+					runtime.Gosched()
+					_, rest := w.Write(p[len(p)/2:])
+					return errors.Join(err, rest, w.Close())
+				},
 			} {
 				done = append(done, later(func() error {
 					for i := range count {
@@ -210,7 +275,7 @@ func TestPreparedAmongOthers(t *testing.T) {
 				}
 				return server.Flush(ctx)
 			})
-			var next [4]int
+			var next [5]int
 			for range len(next) * count {
 				_, p, err := client.Read(ctx, nil)
 				require.NoError(t, err)

@@ -295,5 +295,8 @@ func (w *messageWriter) end(err error) {
 	w.buf.b = w.buf.b[:0]
 	putBuffer(w.buf)
 	w.buf = nil
+	if err != errMessageEnded {
+		w.c.out.box.stream(false)
+	}
 	w.c.out.message.release()
 }
