@@ -380,7 +380,6 @@ func (c *Conn) replyClose(ctx context.Context, code StatusCode, reason string, e
 		return false
 	}
 	sent = c.sendClose(ctx, code, reason) == nil
-	c.out.watch.watch(c, context.Background()) // cancel is no interrupt
 	c.releaseWire()
 	return sent
 }

@@ -115,23 +115,10 @@ func newConn(nc net.Conn, buffered []byte, cfg config) *Conn {
 	out.box.mask = cfg.client
 	out.fragile = !c.socket.usable() && breaksOnTimeout(nc)
 	out.watch.writes = true
-	if c.lacksDeadlines() {
-		in.tick = 0 // no keepalive
-		in.watch.closes, out.watch.closes = true, true
+	if in.tick > 0 && c.setTick(in.tick) != nil {
+		in.tick = 0 // no deadlines, no keepalive
 	}
 	return c
-}
-
-// lacksDeadlines begins the first tick, if there is a keepalive, and reports whether deadlines
-// cannot be set.
-func (c *Conn) lacksDeadlines() bool {
-	switch {
-	case c.in.tick > 0:
-		return c.setTick(c.in.tick) != nil
-	case c.socket.usable():
-		return false
-	}
-	return c.nc.SetReadDeadline(time.Time{}) != nil
 }
 
 // breaksOnTimeout reports whether a Write of nc that timed out leaves nc unusable, as one of

@@ -664,6 +664,14 @@ func TestDeadlinesOfOthers(t *testing.T) {
 		require.ErrorContains(t, err, "websocket: write: ")
 		require.Equal(t, err, c.Write(t.Context(), Text, nil))
 		c.Close()
+
+		// A layer that hides what is below it, as one that hides TLS does.
+		nc, _ = newPipe()
+		c = newConn(&unwell{Conn: nc, write: os.ErrDeadlineExceeded}, nil, config{})
+		err = c.Write(t.Context(), Text, nil)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "websocket: write: ")
+		c.Close()
 	})
 }
 

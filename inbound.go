@@ -125,7 +125,7 @@ func (c *Conn) takeRead(ctx context.Context, l *loan) error {
 
 func (c *Conn) releaseRead() {
 	in := &c.in
-	in.watch.ended(c)
+	in.watch.rest(c)
 	if in.w-in.r <= headroom {
 		in.shrink()
 	}

@@ -28,6 +28,9 @@ type outbound struct {
 // takeMessage takes the right to send a data message. A permanent error comes before that of
 // the context.
 func (c *Conn) takeMessage(ctx context.Context) error {
+	if err := c.out.err.get(); err != nil {
+		return overError(ctx, err) // not only when its turn has come
+	}
 	if err := c.takeOut(ctx, &c.out.message); err != nil {
 		return err
 	}
@@ -54,7 +57,7 @@ func (c *Conn) takeOut(ctx context.Context, t *turn) error {
 
 // releaseWire sends what has become due meanwhile, and gives the wire back.
 func (c *Conn) releaseWire() {
-	c.out.watch.ended(c)
+	c.out.watch.rest(c)
 	if c.out.box.unfinished() {
 		c.out.flushDue.Store(true) // a frame that has begun must not wait for the next writer
 	}
@@ -233,6 +236,7 @@ func (c *Conn) sendFrame(ctx context.Context, h Header, p []byte) error {
 		}
 		// Others may have added frames meanwhile, of which one may have begun.
 		if len(p) > joinedSize && !box.unfinished() {
+			box.stream(!h.Fin)
 			return c.sendLarge(ctx, h, p)
 		}
 	}

@@ -356,6 +356,54 @@ func TestInterruptOfNobody(t *testing.T) {
 	}
 }
 
+// The end of a call's context leaves no deadline behind for what is written without a call, by us
+// or by TLS itself.
+func TestContextEndsAfterTheWrite(t *testing.T) {
+	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
+		"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
+		"TCP":  tcpPair,
+	} {
+		t.Run(name, func(t *testing.T) {
+			nc, peer := pair(t)
+			c := newConn(nc, nil, config{})
+			defer c.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			w, err := c.NextWriter(ctx, Text)
+			require.NoError(t, err)
+			require.NoError(t, w.Close())
+			expect(t, peer, frame(true, OpText, "", false))
+			require.NotNil(t, c.out.watch.armed, "it stays, for a loop with one context")
+			c.out.watch.poke(c, c.out.watch.armed) // as the end of ctx does
+			_, err = nc.Write([]byte("x"))
+			require.NoError(t, err)
+			expect(t, peer, []byte("x"))
+
+			// If it ends while nobody is there to be interrupted, a call that has looked
+			// before is interrupted all the same.
+			cancel()
+			c.out.watch.watch(c, ctx)
+			_, err = nc.Write([]byte("x"))
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			c.out.watch.rest(c)
+			_, err = nc.Write([]byte("x"))
+			require.NoError(t, err)
+		})
+	}
+}
+
+// A Write does not wait for its turn if writing is over.
+func TestWriteWhenWritingIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		_, err := c.NextWriter(t.Context(), Text) // which nobody ends
+		require.NoError(t, err)
+		peer.Close()
+		require.Error(t, c.Ping(t.Context()))
+		require.ErrorIs(t, c.Write(t.Context(), Text, nil), syscall.EPIPE)
+	})
+}
+
 // What fails for one writer fails for all whose frames went along, or wait.
 func TestAlongWithAWriteThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

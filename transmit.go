@@ -95,16 +95,15 @@ func (c *Conn) transmit(ctx context.Context, b []byte) (sent int, err error) {
 		}
 		out.full.Store(true)
 		switch {
-		case ctx.Err() == nil && out.fragile:
-			return sent, c.writeFailed(ctx, sent, err)
-		case ctx.Err() == nil:
-			out.watch.endPoke(c, ctx)
-			return sent, nil
-		case out.fragile:
+		case ctx.Err() != nil && out.fragile:
 			c.drop(errWriteCut)
 			return sent, closedBy(contextError(ctx), errWriteCut)
+		case ctx.Err() != nil:
+			return sent, contextError(ctx)
+		case out.fragile || !out.watch.endPoke(c):
+			return sent, c.writeFailed(ctx, sent, err) // a deadline that is not ours
 		}
-		return sent, contextError(ctx)
+		return sent, nil
 	}
 	return sent, nil
 }

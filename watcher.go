@@ -10,17 +10,18 @@ import (
 var longAgo = time.Unix(1, 0)
 
 // watcher lets the end of a context interrupt one direction of a connection, by a deadline
-// in the past. It stays armed between calls, so that a loop with one context arms it once.
+// in the past. It stays armed between calls, so that a loop with one context arms it once; what
+// ends between calls leaves nothing behind.
 //
-// The holder of the direction's turn calls watch and setDeadlineAt.
+// The holder of the direction's turn calls watch, rest and setDeadlineAt.
 type watcher struct {
 	mu       sync.Mutex // guards what follows and orders the setting of deadlines
 	armed    *interrupt // nil if no context is watched
 	deadline time.Time  // the one that holds unless fired
 	fired    bool       // the deadline is in the past, to interrupt
 	retired  bool
+	active   bool // there may be a call to interrupt; set by the holder of the turn alone
 	writes   bool // constant: it is the deadline of writes
-	closes   bool // constant: there are no deadlines, and to interrupt is to close
 }
 
 // interrupt is what the end of a context does.
@@ -36,26 +37,27 @@ func (w *watcher) set(c *Conn, t time.Time) error {
 	return c.nc.SetReadDeadline(t)
 }
 
-// watch makes ctx, which has not ended, the one that interrupts.
+// watch makes ctx the one that interrupts.
 func (w *watcher) watch(c *Conn, ctx context.Context) {
 	done := ctx.Done()
+	var err error
 	w.mu.Lock()
-	if !w.watches(done) && !w.retired {
+	w.active = done != nil || w.writes
+	switch {
+	case w.retired:
+	case !w.watches(done):
 		w.disarm(c)
 		if done != nil {
 			a := &interrupt{done: done}
 			w.armed = a
 			a.stop = context.AfterFunc(ctx, func() { w.poke(c, a) })
 		}
+	case done != nil && ctx.Err() != nil: // which poke may have taken no notice of
+		err = w.fire(c)
 	}
 	w.mu.Unlock()
-}
-
-// ended says that the call with the context is over, whose end interrupts nothing from then on.
-// Where that does no harm the context stays watched.
-func (w *watcher) ended(c *Conn) {
-	if w.closes {
-		w.watch(c, context.Background())
+	if err != nil {
+		c.drop(errNoDeadlines)
 	}
 }
 
@@ -67,29 +69,43 @@ func (w *watcher) watches(done <-chan struct{}) bool {
 	return w.armed.done == done
 }
 
+// rest says that the call is over.
+func (w *watcher) rest(c *Conn) {
+	if !w.active {
+		return
+	}
+	w.mu.Lock()
+	w.active = false
+	w.calm(c)
+	w.mu.Unlock()
+}
+
 // poke interrupts the call that is in progress, if there is one. Unless by is nil it does so
 // on behalf of a context, which must still be the one that is watched.
 func (w *watcher) poke(c *Conn, by *interrupt) {
+	var err error
 	w.mu.Lock()
-	if by != nil && by != w.armed {
-		w.mu.Unlock()
-		return
+	if w.active && (by == nil || by == w.armed) {
+		err = w.fire(c)
 	}
-	w.fired = true
-	err := w.set(c, longAgo)
 	w.mu.Unlock()
 	if err != nil {
 		c.drop(errNoDeadlines)
 	}
 }
 
-// endPoke ends what poke did, unless the end of ctx did it too.
-func (w *watcher) endPoke(c *Conn, ctx context.Context) {
+func (w *watcher) fire(c *Conn) error {
+	w.fired = true
+	return w.set(c, longAgo)
+}
+
+// endPoke ends what poke did for another goroutine. It reports false if nothing has interrupted.
+func (w *watcher) endPoke(c *Conn) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if ctx.Err() == nil {
-		w.calm(c)
-	}
+	fired := w.fired
+	w.calm(c)
+	return fired
 }
 
 func (w *watcher) disarm(c *Conn) {
