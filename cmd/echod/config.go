@@ -65,13 +65,8 @@ func newFlags() (*config, *flag.FlagSet) {
 	flags.Func("subprotocol",
 		"`list` of supported subprotocols, most preferred first; comma-separated, or the flag repeated",
 		func(s string) error {
-			for name := range strings.SplitSeq(s, ",") {
-				if !isToken(name) {
-					return fmt.Errorf("%q is no name of a subprotocol", name)
-				}
-				cfg.options.Subprotocols = append(cfg.options.Subprotocols, name)
-			}
-			return nil
+			cfg.options.Subprotocols = append(cfg.options.Subprotocols, strings.Split(s, ",")...)
+			return check(&websocket.AcceptOptions{Subprotocols: cfg.options.Subprotocols})
 		})
 	flags.Func("compression", "`mode` of compression for clients that offer it: off, on, or takeover, in which messages may refer to earlier ones (default off)",
 		func(s string) error {
@@ -90,15 +85,8 @@ func newFlags() (*config, *flag.FlagSet) {
 	flags.Func("trusted-origin",
 		"`list` of other origins, such as https://example.com, whose pages may connect, or * for all; comma-separated, or the flag repeated",
 		func(s string) error {
-			for origin := range strings.SplitSeq(s, ",") {
-				if origin != "*" {
-					if err := http.NewCrossOriginProtection().AddTrustedOrigin(origin); err != nil {
-						return err
-					}
-				}
-				cfg.options.TrustedOrigins = append(cfg.options.TrustedOrigins, origin)
-			}
-			return nil
+			cfg.options.TrustedOrigins = append(cfg.options.TrustedOrigins, strings.Split(s, ",")...)
+			return check(&websocket.AcceptOptions{TrustedOrigins: cfg.options.TrustedOrigins})
 		})
 	flags.DurationVar(&cfg.drainTimeout, "drain-timeout", 5*time.Second, "how long Ctrl-C waits for clients to answer the closing handshake")
 	cfg.logFormat = "text"
@@ -122,10 +110,23 @@ func (cfg *config) logger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-// isToken reports whether s is what RFC 6455 section 4.1 wants of a subprotocol: a token of RFC 9110 section 5.6.2.
-func isToken(s string) bool {
-	const punctuation = "!#$%&'*+-.^_`|~"
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(punctuation, r)
-	})
+// check reports what Accept finds wrong with the options, before the first client does.
+func check(opts *websocket.AcceptOptions) error {
+	r := &http.Request{Method: http.MethodGet, Host: "localhost", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
+		"Upgrade":               {"websocket"},
+		"Connection":            {"Upgrade"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"AAAAAAAAAAAAAAAAAAAAAA=="},
+	}}
+	if _, err := websocket.Accept(nowhere{}, r, opts); !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil // all is well, but for the connection that could not be taken over
 }
+
+// nowhere is a ResponseWriter without a connection.
+type nowhere struct{}
+
+func (nowhere) Header() http.Header         { return make(http.Header) }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}

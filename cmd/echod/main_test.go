@@ -287,7 +287,7 @@ func TestHelp(t *testing.T) {
 		status, stdout, stderr := runToEnd(t, arg)
 		require.Zero(t, status)
 		require.Empty(t, stderr)
-		for _, flag := range []string{"-addr", "-cert", "-key", "-tls-self-signed", "-max-message-size", "-trusted-origin",
+		for _, flag := range []string{"-addr", "-cert", "-key", "-tls-self-signed", "-max-message-size", "-trusted-origin", "-compression",
 			"-subprotocol", "-keep-alive", "-drain-timeout", "-log-format", "-log-level"} {
 			require.Contains(t, stdout, "  "+flag)
 		}
@@ -310,7 +310,10 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"-log-level", "loud"}, "-log-level"},
 		{[]string{"-trusted-origin", "a.test"}, "-trusted-origin"},
 		{[]string{"-trusted-origin", "https://a.test/path"}, "-trusted-origin"},
+		{[]string{"-trusted-origin", "https://m\u00fcnchen.test"}, "-trusted-origin"},
+		{[]string{"-trusted-origin", "https://a.test:99999"}, "-trusted-origin"},
 		{[]string{"-subprotocol", "a,,b"}, "-subprotocol"},
+		{[]string{"-subprotocol", "a", "-subprotocol", "a"}, "-subprotocol"},
 		{[]string{"-subprotocol", "two words"}, "-subprotocol"},
 		{[]string{"-cert", "cert.pem"}, "-key"},
 		{[]string{"-key", "key.pem"}, "-cert"},
