@@ -85,7 +85,7 @@ func (e *encoder) writeBlock(text []byte) {
 	if len(e.tokens) >= minDynamic {
 		dynamic = 3 + extra + e.makeCodes()
 	}
-	stored := 8*len(text) + 40*(len(text)/0xffff+1)
+	stored := 8*len(text) + 40
 	switch {
 	case text != nil && stored <= min(fixed, dynamic):
 		e.writeStored(text)
@@ -112,17 +112,14 @@ func (e *encoder) clearBlock() {
 	clear(e.distances[:])
 }
 
-// writeStored writes text as it is (RFC 1951 section 3.2.4).
+// writeStored writes text as it is (RFC 1951 section 3.2.4). There are not so many tokens in a
+// block that it would be shortest to store 64 KiB.
 func (e *encoder) writeStored(text []byte) {
-	for len(text) > 0 {
-		n := min(len(text), 0xffff)
-		e.writeBits(0b000, 3)
-		e.align()
-		e.out = binary.LittleEndian.AppendUint16(e.out, uint16(n))
-		e.out = binary.LittleEndian.AppendUint16(e.out, ^uint16(n))
-		e.out = append(e.out, text[:n]...)
-		text = text[n:]
-	}
+	e.writeBits(0b000, 3)
+	e.align()
+	e.out = binary.LittleEndian.AppendUint16(e.out, uint16(len(text)))
+	e.out = binary.LittleEndian.AppendUint16(e.out, ^uint16(len(text)))
+	e.out = append(e.out, text...)
 }
 
 func (e *encoder) writeTokens(literals *[288]code, distances *[32]code) {

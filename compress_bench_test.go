@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"bytes"
 	"compress/flate"
 	"fmt"
 	"math/rand/v2"
@@ -162,17 +163,17 @@ func BenchmarkInflateWorst(b *testing.B) {
 		// A final block of nothing but the description of its codes.
 		{"Huffman codes", repeat(0x05, 0xc0, 0x81, 0, 0, 0, 0, 0, 0x90, 0xff, 0x6a, 0x04)},
 	} {
-		b.Run(test.name, func(b *testing.B) {
-			f := receiving(true, 15)
-			b.SetBytes(int64(len(test.payload)))
-			for b.Loop() {
-				if _, err := f.appendMessage(nil, text, maxWindow); err != nil {
-					b.Fatal(err)
+		for _, takeover := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/takeover %t", test.name, takeover), func(b *testing.B) {
+				payload := append(append(bytes.Clone(text), removedTail...), test.payload...)
+				f := receiving(takeover, 15)
+				b.SetBytes(int64(len(test.payload)))
+				for b.Loop() {
+					if _, err := f.appendMessage(nil, payload, maxWindow); err != nil {
+						b.Fatal(err)
+					}
 				}
-				if _, err := f.appendMessage(nil, test.payload, n); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+			})
+		}
 	}
 }

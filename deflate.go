@@ -49,7 +49,8 @@ type Compression struct {
 	// MinSize is the size of the smallest message, in bytes, that is compressed. 0 means 512,
 	// or 32 with ContextTakeover; a negative value, messages of any size. A message that
 	// does not get smaller is sent as it is in any case, but for one of up to 1 KiB with
-	// ContextTakeover, to which later ones may refer.
+	// ContextTakeover, to which later ones may refer, and for one of [Conn.NextWriter], of
+	// which the first piece decides.
 	MinSize int
 }
 

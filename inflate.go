@@ -299,7 +299,7 @@ func (s *inflationSource) Read(p []byte) (int, error) {
 	}
 	// A block without compression is read in bulk. If that goes on behind what the sender
 	// has removed, the block is cut off.
-	if in.virtual == "" || in.virtual == finalBlock && len(p) > 1 {
+	if in.virtual == "" || in.virtual == finalBlock {
 		return 0, io.EOF
 	}
 	end := len(in.virtual)

@@ -242,6 +242,8 @@ func TestInflateInvalid(t *testing.T) {
 		{"without its last byte", unhex(t, "f248cdc9c907"), nil},
 		{"cut in a stored block", unhex(t, "000500faff4865"), nil},
 		{"a final stored block that would reach over the end", unhex(t, "010900f6ff"), errInflateTruncated},
+		// As long as the decompressor's window and a little, so that it asks for the rest in two pieces.
+		{"a final stored block that would reach over the end by a window", append(unhex(t, "010480fb7f"), make([]byte, 32763)...), errInflateTruncated},
 		{"cut in a stored block's length", unhex(t, "000500"), nil},
 		{"cut in the Huffman codes", long[:10], nil},
 		{"a byte behind", append(bytes.Clone(long), 'v'), nil},
