@@ -26,7 +26,7 @@ func (t MessageType) String() string { return Opcode(t).String() }
 
 func (t MessageType) check() error {
 	if t != Text && t != Binary {
-		return fmt.Errorf("websocket: %d is no message type", t)
+		return fmt.Errorf("websocket: %d is not a message type", t)
 	}
 	return nil
 }

@@ -95,12 +95,12 @@ func (s *Conns) Shutdown(ctx context.Context, code StatusCode, reason string) er
 	case <-s.empty:
 	case <-ctx.Done():
 		s.mu.Lock()
-		left := s.list()
-		if len(left) > 0 && s.cut == nil {
+		rest := s.list()
+		if len(rest) > 0 && s.cut == nil {
 			s.cut = contextError(ctx)
 		}
 		s.mu.Unlock()
-		for _, c := range left {
+		for _, c := range rest {
 			closing.Go(func() { _ = c.cut(code, reason, errDrainCut) })
 		}
 		<-s.empty

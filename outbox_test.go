@@ -304,7 +304,7 @@ func TestQueue(t *testing.T) {
 	t.Run("errors", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, peer := serve(t, config{})
-			require.ErrorContains(t, c.Queue(t.Context(), 0, nil), "no message type")
+			require.ErrorContains(t, c.Queue(t.Context(), 0, nil), "not a message type")
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			require.ErrorIs(t, c.Queue(ctx, Text, nil), context.Canceled)

@@ -30,7 +30,7 @@ func TestPrepared(t *testing.T) {
 			require.ErrorIs(t, c.WritePrepared(t.Context(), m), net.ErrClosed)
 		}
 		c, _ := serve(t, config{})
-		require.ErrorContains(t, c.WritePrepared(t.Context(), Prepare(9, nil)), "no message type")
+		require.ErrorContains(t, c.WritePrepared(t.Context(), Prepare(9, nil)), "not a message type")
 	})
 }
 
@@ -68,7 +68,7 @@ func TestTryWritePrepared(t *testing.T) {
 			}
 
 			_, err := c.TryWritePrepared(Prepare(9, nil))
-			require.ErrorContains(t, err, "no message type")
+			require.ErrorContains(t, err, "not a message type")
 			c.Close()
 			sent, err := c.TryWritePrepared(hello)
 			require.ErrorIs(t, err, net.ErrClosed)

@@ -164,10 +164,13 @@ func (s *socket) write(b []byte, waits bool, progress *atomic.Uint64) (n int, er
 	return n, err
 }
 
+// maxWrite is what some systems take for a write at most (as package net knows).
+const maxWrite = 1 << 30
+
 // step returns false to wait until the socket is writable.
 func (w *socketWrite) step(fd uintptr) bool {
 	for len(w.b) > 0 {
-		n, err := syscall.Write(int(fd), w.b)
+		n, err := syscall.Write(int(fd), w.b[:min(len(w.b), maxWrite)])
 		switch {
 		case n > 0:
 			w.b = w.b[n:]

@@ -48,10 +48,10 @@ func TestWrite(t *testing.T) {
 				}
 			}
 		}
-		require.ErrorContains(t, c.Write(t.Context(), 0, nil), "no message type")
-		require.ErrorContains(t, c.Write(t.Context(), MessageType(OpPing), nil), "no message type")
+		require.ErrorContains(t, c.Write(t.Context(), 0, nil), "not a message type")
+		require.ErrorContains(t, c.Write(t.Context(), MessageType(OpPing), nil), "not a message type")
 		_, err := c.NextWriter(t.Context(), MessageType(OpContinuation))
-		require.ErrorContains(t, err, "no message type")
+		require.ErrorContains(t, err, "not a message type")
 	})
 }
 
