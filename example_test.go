@@ -2,12 +2,14 @@ package websocket_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/rpc"
 	"os"
 	"strings"
 	"testing"
@@ -107,7 +109,8 @@ func ExampleDial_refused() {
 	// Output: 503 Service Unavailable: come back tomorrow
 }
 
-// Messages that are better not held in memory are streamed.
+// Messages that are better not held in memory are streamed. The writer is closed only if the
+// message is complete: to close the connection gives up one that is not.
 func ExampleConn_NextReader() {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := websocket.Accept(w, r, nil)
@@ -283,4 +286,140 @@ func ExampleConns_Shutdown() {
 	// error: <nil>
 	// websocket: closed by the peer: 1001 (going away): "restarting"
 	// connections: 0
+}
+
+// An application that answers from the loop that reads uses Queue: the answers to messages that
+// arrived together go out together, without a Flush.
+func ExampleConn_Messages() {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for msg, err := range c.Messages(r.Context()) {
+			if err != nil {
+				return
+			}
+			var q struct{ A, B int }
+			if json.Unmarshal(msg.Payload, &q) != nil {
+				_ = c.Shutdown(r.Context(), websocket.StatusUnsupportedData, "not a question")
+				return
+			}
+			answer := fmt.Appendf(nil, "%d", q.A+q.B)
+			if c.Queue(r.Context(), websocket.Text, answer) != nil {
+				return
+			}
+		}
+	}))
+	defer srv.Close()
+
+	ctx := context.Background()
+	c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	for _, question := range []string{`{"A":1,"B":2}`, `{"A":3,"B":4}`, `what?`} {
+		if err := c.Write(ctx, websocket.Text, []byte(question)); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for msg, err := range c.Messages(ctx) {
+		if err != nil {
+			fmt.Println(err)
+			break
+		}
+		fmt.Printf("%s\n", msg.Payload)
+	}
+
+	// Output:
+	// 3
+	// 7
+	// websocket: closed by the peer: 1003 (unsupported data): "not a question"
+}
+
+// Whoever says something is heard by all. A connection that does not take what it is sent is
+// closed, and holds up nobody.
+func ExampleConn_TryWritePrepared() {
+	var conns websocket.Conns
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Conns: &conns})
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			for msg, err := range c.Messages(context.Background()) {
+				if err != nil {
+					return
+				}
+				m := websocket.Prepare(msg.Type, msg.Payload)
+				for other := range conns.All() {
+					if sent, err := other.TryWritePrepared(m); err == nil && !sent {
+						other.Close()
+					}
+				}
+			}
+		}()
+	}))
+	defer srv.Close()
+
+	ctx := context.Background()
+	var clients []*websocket.Conn
+	for range 3 {
+		c, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(srv.URL, "http"), nil)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer c.Close()
+		clients = append(clients, c)
+	}
+	if err := clients[0].Write(ctx, websocket.Text, []byte("Hello, all")); err != nil {
+		log.Fatal(err)
+	}
+	for _, c := range clients {
+		_, msg, err := c.Read(ctx, nil)
+		fmt.Printf("%s %v\n", msg, err)
+	}
+
+	// Output:
+	// Hello, all <nil>
+	// Hello, all <nil>
+	// Hello, all <nil>
+}
+
+// Arith is a service of net/rpc.
+type Arith struct{}
+
+func (Arith) Add(args [2]int, sum *int) error {
+	*sum = args[0] + args[1]
+	return nil
+}
+
+// A protocol that wants a stream of bytes, such as that of net/rpc, has one.
+func ExampleNetConn() {
+	services := rpc.NewServer()
+	_ = services.Register(Arith{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{MaxMessageSize: 16 << 20})
+		if err != nil {
+			return
+		}
+		services.ServeConn(websocket.NetConn(c, websocket.Binary))
+	}))
+	defer srv.Close()
+
+	opts := &websocket.DialOptions{MaxMessageSize: 16 << 20}
+	c, _, err := websocket.Dial(context.Background(), "ws"+strings.TrimPrefix(srv.URL, "http"), opts)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := rpc.NewClient(websocket.NetConn(c, websocket.Binary))
+	defer client.Close()
+	var sum int
+	err = client.Call("Arith.Add", [2]int{3, 4}, &sum)
+	fmt.Println(sum, err)
+
+	// Output: 7 <nil>
 }
