@@ -71,9 +71,12 @@ func (w *watcher) watches(done <-chan struct{}) bool {
 
 // rest says that the call is over.
 func (w *watcher) rest(c *Conn) {
-	if !w.active {
-		return
+	if w.active {
+		w.deactivate(c)
 	}
+}
+
+func (w *watcher) deactivate(c *Conn) {
 	w.mu.Lock()
 	w.active = false
 	w.calm(c)
