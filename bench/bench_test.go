@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +50,46 @@ func TestServersEcho(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An answer does not wait for the rest of the next message, nor is it lost when a Close is right behind.
+func TestAnswersDoNotWait(t *testing.T) {
+	on := testCores(t)
+	key := [4]byte{1, 2, 3, 4}
+	frame := load.AppendFrame(nil, load.Binary, key, []byte("abc"))
+	closing := load.AppendFrame(nil, 0x88, key, []byte{1000 >> 8, 1000 & 0xff})
+	for _, v := range server.Variants() {
+		if v.Plain {
+			continue
+		}
+		p, err := start(v, server.Mode{}, on)
+		require.NoError(t, err, v.Name)
+		defer p.stop()
+		c, err := net.Dial("tcp", p.addr)
+		require.NoError(t, err, v.Name)
+		defer c.Close()
+		require.NoError(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+		_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		require.NoError(t, err, v.Name)
+		r := bufio.NewReader(c)
+		response, err := http.ReadResponse(r, nil)
+		require.NoError(t, err, v.Name)
+		require.Equal(t, http.StatusSwitchingProtocols, response.StatusCode, v.Name)
+
+		first := len(frame) + 3
+		all := slices.Concat(frame, frame, frame, closing)
+		answer := make([]byte, 5)
+		for i, part := range [][]byte{all[:first], all[first:]} {
+			_, err = c.Write(part)
+			require.NoError(t, err, v.Name)
+			for range 1 + i {
+				_, err = io.ReadFull(r, answer)
+				require.NoError(t, err, v.Name)
+				assert.Equal(t, "\x82\x03abc", string(answer), v.Name)
+			}
+		}
 	}
 }
 

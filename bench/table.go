@@ -127,7 +127,9 @@ func (r result) goals() []goal {
 		against("the best peer that validates", 1.0, func(v server.Variant) bool { return isPeer(v) && v.Validates })
 		against("the best peer that does not", 1.3, func(v server.Variant) bool { return isPeer(v) && !v.Validates })
 	case pipelined:
-		against("the best peer", 0.15, isPeer)
+		against("the best peer that writes each answer", 0.15,
+			func(v server.Variant) bool { return isPeer(v) && !v.Gathers })
+		against("the best peer that gathers them", 1.0, func(v server.Variant) bool { return isPeer(v) && v.Gathers })
 	case broadcast:
 		against("the best peer", 1.0, isPeer)
 	case deflate, takeover:

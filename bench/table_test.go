@@ -92,7 +92,8 @@ func TestBest(t *testing.T) {
 func TestGoals(t *testing.T) {
 	samples := map[string][]sample{
 		"raw": costs(1000), "strictws": costs(4000), "gorilla": costs(4000), "gobwas": costs(8000),
-		"gobwas-low": costs(5000), "gws": costs(3200), "gws-utf8": costs(5000), "nbio": costs(2000),
+		"gobwas-low": costs(5000), "gobwas-batched": costs(10000), "gws": costs(3200), "gws-utf8": costs(5000),
+		"nbio": costs(2000),
 	}
 	for name, want := range map[string][]goal{
 		"echo/64KiB/1": {{"of nbio, the best peer", 2, 1}}, // not against raw
@@ -100,7 +101,10 @@ func TestGoals(t *testing.T) {
 			{"of nbio, the best peer that validates", 2, 1},
 			{"of gws, the best peer that does not", 1.25, 1.3},
 		},
-		"pipelined/1":    {{"of nbio, the best peer", 2, 0.15}},
+		"pipelined/1": {
+			{"of nbio, the best peer that writes each answer", 2, 0.15},
+			{"of gobwas-batched, the best peer that gathers them", 0.4, 1},
+		},
 		"broadcast/1000": {{"of nbio, the best peer", 2, 1}},
 		"handshake":      {{"of gws, the best peer on net/http", 1.25, 1}},
 		"deflate/1KiB":   {{"of nbio, the best peer on compress/flate", 2, 1}},

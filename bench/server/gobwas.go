@@ -14,11 +14,12 @@ import (
 
 func init() {
 	does := func(m Mode) bool { return !m.TLS && !m.Deflate }
+	buffers := func(m Mode) bool { return does(m) && !m.Idle }
 	register(
 		Variant{Name: "gobwas", NetHTTP: true, Validates: true, Does: does, Serve: serveGobwas},
-		Variant{Name: "gobwas-low", Does: does, Serve: serveGobwasLow(false)},
-		Variant{Name: "gobwas-buffered", Serve: serveGobwasLow(true),
-			Does: func(m Mode) bool { return does(m) && !m.Idle }},
+		Variant{Name: "gobwas-low", Does: does, Serve: serveGobwasLow(gobwasUnbuffered)},
+		Variant{Name: "gobwas-buffered", Does: buffers, Serve: serveGobwasLow(gobwasBuffered)},
+		Variant{Name: "gobwas-batched", Gathers: true, Does: buffers, Serve: serveGobwasLow(gobwasBatched)},
 	)
 }
 
@@ -60,9 +61,9 @@ func gobwasBroadcast(all *room[net.Conn], op ws.OpCode, msg []byte) {
 	all.each(func(c net.Conn) { c.Write(frame) })
 }
 
-// serveGobwasLow is the low-level way: the upgrade without net/http, pooled buffers, an answer in one write; and with a
-// bufio.Reader for each connection, if buffered is set.
-func serveGobwasLow(buffered bool) func(net.Listener, Mode) error {
+// serveGobwasLow is the low-level way: the upgrade without net/http, pooled buffers, an answer in one write. What is
+// between it and the connection is up to serve.
+func serveGobwasLow(serve func(net.Conn, Mode, *room[net.Conn])) func(net.Listener, Mode) error {
 	return func(ln net.Listener, m Mode) error {
 		var all room[net.Conn]
 		return acceptLoop(ln, func(c net.Conn) {
@@ -74,31 +75,53 @@ func serveGobwasLow(buffered bool) func(net.Listener, Mode) error {
 				all.join(c)
 				defer all.leave(c)
 			}
-			var r io.Reader = c
-			if buffered {
-				r = bufio.NewReader(c)
-			}
-			gobwasLow(c, r, m, &all)
+			serve(c, m, &all)
 		})
 	}
 }
 
+func gobwasUnbuffered(c net.Conn, m Mode, all *room[net.Conn]) { gobwasLow(c, c, m, all) }
+
+func gobwasBuffered(c net.Conn, m Mode, all *room[net.Conn]) {
+	gobwasLow(bufio.NewReader(c), c, m, all)
+}
+
+// gobwasBatched gathers answers for as long as there are messages to take from its buffer.
+func gobwasBatched(c net.Conn, m Mode, all *room[net.Conn]) {
+	w := bufio.NewWriter(c)
+	defer w.Flush() // what ends the connection may be right behind messages
+	gobwasLow(bufio.NewReader(flushing{c, w}), w, m, all)
+}
+
+// flushing sends what has gathered before each read, which may wait: the next message may be there in part only.
+type flushing struct {
+	r io.Reader
+	w *bufio.Writer
+}
+
+func (f flushing) Read(p []byte) (int, error) {
+	if err := f.w.Flush(); err != nil {
+		return 0, err
+	}
+	return f.r.Read(p)
+}
+
 var gobwasBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-func gobwasLow(c net.Conn, r io.Reader, m Mode, all *room[net.Conn]) {
+func gobwasLow(r io.Reader, w io.Writer, m Mode, all *room[net.Conn]) {
 	scratch := make([]byte, ws.MaxHeaderSize)
 	for {
 		h, err := ws.ReadHeaderBuffer(r, scratch)
 		if err != nil || ws.CheckHeader(h, ws.StateServerSide) != nil || h.OpCode == ws.OpClose || h.Length > Limit {
 			return
 		}
-		if err := gobwasFrame(c, r, h, scratch, m, all); err != nil {
+		if err := gobwasFrame(r, w, h, scratch, m, all); err != nil {
 			return
 		}
 	}
 }
 
-func gobwasFrame(c net.Conn, r io.Reader, h ws.Header, scratch []byte, m Mode, all *room[net.Conn]) error {
+func gobwasFrame(r io.Reader, w io.Writer, h ws.Header, scratch []byte, m Mode, all *room[net.Conn]) error {
 	buf := gobwasBuffers.Get().(*bytes.Buffer)
 	defer gobwasBuffers.Put(buf)
 	buf.Reset()
@@ -120,6 +143,6 @@ func gobwasFrame(c net.Conn, r io.Reader, h ws.Header, scratch []byte, m Mode, a
 		gobwasBroadcast(all, h.OpCode, payload)
 		return nil
 	}
-	_, err := c.Write(frame)
+	_, err := w.Write(frame)
 	return err
 }

@@ -49,6 +49,7 @@ type Variant struct {
 	EventLoop bool // there is no goroutine for each connection
 	Validates bool // text that is not UTF-8 is refused
 	Flate     bool // compress/flate compresses
+	Gathers   bool // answers wait for each other while there are more messages to read
 
 	// Does tells whether there is such a server for a mode; nil means that there always is, but over TLS.
 	Does  func(Mode) bool
