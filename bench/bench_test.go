@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,12 +23,21 @@ import (
 
 // The tests start the servers as the command does: this program is them.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "-serve" {
+	if os.Getenv(isCommand) != "" || len(os.Args) > 1 && os.Args[1] == "-serve" {
 		main()
 		return
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // of the hundreds of servers
 	os.Exit(m.Run())
+}
+
+// isCommand is set in the environment of a test program that is to be the command.
+const isCommand = "BENCH_IS_COMMAND"
+
+func command(args ...string) *exec.Cmd {
+	c := exec.Command(os.Args[0], args...)
+	c.Env = append(os.Environ(), isCommand+"=1")
+	return c
 }
 
 func testCores(t *testing.T) cores {
@@ -192,10 +202,64 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	assert.NotEmpty(t, profile)
 
-	_, err = chooseCells("nothing", true)
-	assert.ErrorContains(t, err, "no cell")
 	_, err = chooseVariants("raw,nothing")
 	assert.ErrorContains(t, err, "no server")
+}
+
+func TestChooseCells(t *testing.T) {
+	chosen, err := chooseCells("pipelined/*,echo/16B/64,pipelined", false)
+	require.NoError(t, err)
+	var names []string
+	for _, c := range chosen {
+		names = append(names, c.name)
+	}
+	assert.Equal(t, []string{"echo/16B/64", "pipelined/1", "pipelined/64"}, names, "each once")
+	for pattern, want := range map[string]string{
+		"nothing": `no cell matches "nothing"`, "echo,nothing": `no cell matches "nothing"`,
+		"echo,": `no cell matches ""`, "echo,[": `syntax error in pattern: "["`,
+		"idle/[a": `syntax error in pattern: "idle/[a"`,
+	} {
+		_, err := chooseCells(pattern, true)
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+// Mistakes on the command line end it before anything is measured.
+func TestMistakes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o666))
+	for _, args := range [][]string{
+		{"echo"}, {"-list", "echo"}, {"-rounds", "-1"}, {"-twins", "-1"}, {"-time", "-1ms"}, {"-profile", file},
+	} {
+		var stdout, stderr strings.Builder
+		c := command(args...)
+		c.Stdout, c.Stderr = &stdout, &stderr
+		assert.Error(t, c.Run(), args)
+		assert.Equal(t, 1, c.ProcessState.ExitCode(), args)
+		assert.Regexp(t, "^bench: .+\n$", stderr.String(), args)
+		assert.Empty(t, stdout.String(), args)
+	}
+}
+
+// The tables of what was measured come all the same, when a server fails.
+func TestFailures(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "first")
+	measure := func() *exec.Cmd {
+		return command("-cells", "echo/16B/1", "-libs", "raw,strictws", "-rounds", "1", "-time", "1ms", "-profile", dir)
+	}
+	out, err := measure().Output()
+	require.NoError(t, err)
+	assert.NotContains(t, string(out), "### Failed")
+
+	profile := filepath.Join(dir, "echo-16B-1-strictws.pprof")
+	require.NoError(t, os.Remove(profile))
+	require.NoError(t, os.Mkdir(profile, 0o777)) // where it cannot be written
+	c := measure()
+	out, err = c.Output()
+	assert.Error(t, err)
+	assert.Equal(t, 1, c.ProcessState.ExitCode())
+	assert.Contains(t, string(out), "| echo/16B/1 |")
+	assert.Regexp(t, "### Failed, and left out\n\n- echo/16B/1, strictws: .*is a directory\n$", string(out))
 }
 
 // A server that fails is left out and reported; the others go on.

@@ -41,17 +41,15 @@ type cell struct {
 	frames   int      // messages in one write
 }
 
-// matches tells whether one of the patterns, of package path, is the cell's name or the beginning of it.
-func (c cell) matches(patterns []string) bool {
-	for _, p := range patterns {
-		elements := strings.SplitAfter(c.name, "/")
-		for i := range elements {
-			if ok, _ := path.Match(p, strings.TrimSuffix(strings.Join(elements[:i+1], ""), "/")); ok {
-				return true
-			}
+// matches tells whether a pattern, of package path, is the cell's name or the beginning of it.
+func (c cell) matches(pattern string) (bool, error) {
+	elements := strings.Split(c.name, "/")
+	for i := range elements {
+		if ok, err := path.Match(pattern, strings.Join(elements[:i+1], "/")); ok || err != nil {
+			return ok, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 func cells() []cell {

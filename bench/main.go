@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -34,6 +35,12 @@ func main() {
 	)
 	flag.Parse()
 	err := func() error {
+		switch {
+		case flag.NArg() > 0:
+			return fmt.Errorf("%q is no option", flag.Arg(0))
+		case *rounds < 0 || *twins < 0 || *each < 0:
+			return errors.New("-rounds, -twins and -time are not to be negative")
+		}
 		if *serve != "" {
 			var m server.Mode
 			if err := json.Unmarshal([]byte(*mode), &m); err != nil {
@@ -41,7 +48,8 @@ func main() {
 			}
 			return server.Run(*serve, m, os.Stdin, os.Stdout)
 		}
-		o := options{rounds: 3, twins: max(*twins, 0), budget: budget{measure: 120 * time.Millisecond, upgrades: 2000}, progress: os.Stderr}
+		o := options{rounds: 3, twins: *twins, progress: os.Stderr,
+			budget: budget{measure: 120 * time.Millisecond, upgrades: 2000}}
 		if *full {
 			o.rounds, o.budget = 7, budget{measure: 200 * time.Millisecond, upgrades: 5000}
 		}
@@ -65,6 +73,11 @@ func main() {
 			writeList(os.Stdout, cells, variants)
 			return nil
 		}
+		if *profile != "" {
+			if err := os.MkdirAll(*profile, 0o777); err != nil {
+				return err
+			}
+		}
 		if o.cores, err = chooseCores(); err != nil {
 			return err
 		}
@@ -81,8 +94,11 @@ func main() {
 		if *details {
 			writeDetails(os.Stdout, results)
 		}
-		writeFailures(os.Stdout, results)
+		failures := writeFailures(os.Stdout, results)
 		fmt.Fprintf(os.Stderr, "%v\n", time.Since(start).Round(time.Second))
+		if failures > 0 {
+			return fmt.Errorf("%d measurements failed", failures)
+		}
 		return nil
 	}()
 	if err != nil {
@@ -96,12 +112,23 @@ func chooseCells(patterns string, full bool) ([]cell, error) {
 	if patterns == "" {
 		return slices.DeleteFunc(all, func(c cell) bool { return c.full && !full }), nil
 	}
-	list := strings.Split(patterns, ",")
-	all = slices.DeleteFunc(all, func(c cell) bool { return !c.matches(list) })
-	if len(all) == 0 {
-		return nil, fmt.Errorf("no cell matches %s; -list lists them", patterns)
+	chosen := make(map[string]bool)
+	for pattern := range strings.SplitSeq(patterns, ",") {
+		known := false
+		for _, c := range all {
+			match, err := c.matches(pattern)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %q", err, pattern)
+			}
+			if match {
+				chosen[c.name], known = true, true
+			}
+		}
+		if !known {
+			return nil, fmt.Errorf("no cell matches %q; -list lists them", pattern)
+		}
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(c cell) bool { return !chosen[c.name] }), nil
 }
 
 func chooseVariants(names string) ([]server.Variant, error) {
@@ -118,7 +145,7 @@ func chooseVariants(names string) ([]server.Variant, error) {
 			}
 		}
 		if !known {
-			return nil, fmt.Errorf("no server is called %s; -list lists them", name)
+			return nil, fmt.Errorf("no server is called %q; -list lists them", name)
 		}
 	}
 	return slices.DeleteFunc(all, func(v server.Variant) bool { return !chosen[v.Name] }), nil

@@ -317,20 +317,21 @@ func writeDetails(w io.Writer, results []result) {
 	}
 }
 
-// writeFailures lists what could not be measured.
-func writeFailures(w io.Writer, results []result) {
-	head := false
+// writeFailures lists what could not be measured, and returns how much that is.
+func writeFailures(w io.Writer, results []result) int {
+	n := 0
 	for _, r := range results {
 		for _, v := range server.Variants() {
 			err := r.failed[v.Name]
 			if err == nil {
 				continue
 			}
-			if !head {
-				head = true
+			if n == 0 {
 				fmt.Fprint(w, "\n### Failed, and left out\n\n")
 			}
+			n++
 			fmt.Fprintf(w, "- %s, %s: %v\n", r.cell.name, v.Name, err)
 		}
 	}
+	return n
 }

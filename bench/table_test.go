@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"path"
 	"strings"
 	"testing"
 
@@ -149,8 +150,12 @@ func TestMatches(t *testing.T) {
 		"echo": true, "echo/125B": true, "echo/*/64": true, "echo/125B/*": true, "*": true,
 		"echo/125B/1": false, "ech": false, "125B": false, "echo/16B": false,
 	} {
-		assert.Equal(t, want, c.matches([]string{"other", pattern}), pattern)
+		match, err := c.matches(pattern)
+		require.NoError(t, err, pattern)
+		assert.Equal(t, want, match, pattern)
 	}
+	_, err := c.matches("idle/[")
+	assert.ErrorIs(t, err, path.ErrBadPattern, "though it would match nothing here")
 }
 
 func TestLibraries(t *testing.T) {
