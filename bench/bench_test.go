@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/strictws/websocket/bench/load"
 	"github.com/strictws/websocket/bench/server"
@@ -75,7 +76,7 @@ func TestAnswersDoNotWait(t *testing.T) {
 		}
 		p, err := start(v, server.Mode{}, on)
 		require.NoError(t, err, v.Name)
-		defer p.stop()
+		defer p.stop(nil)
 		c, err := net.Dial("tcp", p.addr)
 		require.NoError(t, err, v.Name)
 		defer c.Close()
@@ -273,6 +274,24 @@ func TestRunGoesOn(t *testing.T) {
 	results := o.run(cells, []server.Variant{broken, works})
 	assert.ErrorContains(t, results[0].failed["gone"], "there is no server")
 	assert.Len(t, results[0].samples["raw"], 1)
+}
+
+// Why a server has ended is said, and at once.
+func TestServerGivesUp(t *testing.T) {
+	v, err := server.Find("gobwas-low")
+	require.NoError(t, err)
+	c := find(t, "echo/16B/64")
+	p, err := start(v, c.mode, testCores(t))
+	require.NoError(t, err)
+	few := unix.Rlimit{Cur: 16, Max: 16}
+	require.NoError(t, unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_NOFILE, &few, nil))
+	begin := time.Now()
+	_, err = measureMessages(p, v, c, budget{measure: time.Millisecond})
+	err = p.stop(err)
+	assert.Less(t, time.Since(begin), 10*time.Second)
+	require.Error(t, err)
+	assert.Regexp(t, "bench: gobwas-low: accept .*: too many open files$", err.Error())
+	assert.Equal(t, 1, p.cmd.ProcessState.ExitCode())
 }
 
 func TestMessages(t *testing.T) {

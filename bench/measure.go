@@ -66,8 +66,7 @@ func start(v server.Variant, m server.Mode, cores cores) (*process, error) {
 		return nil, err
 	}
 	if p.addr, err = p.line(); err != nil {
-		p.stop()
-		return nil, err
+		return nil, p.stop(err)
 	}
 	return p, nil
 }
@@ -76,8 +75,7 @@ func (p *process) line() (string, error) {
 	if p.out.Scan() {
 		return p.out.Text(), nil
 	}
-	p.cmd.Wait()
-	return "", fmt.Errorf("the server is gone: %s", strings.TrimSpace(p.errs.String()))
+	return "", errors.New("the server is gone")
 }
 
 func (p *process) ask(question string, answer ...any) error {
@@ -126,20 +124,25 @@ func (p *process) waitForAll(c cell) error {
 	return nil
 }
 
-func (p *process) stop() {
+// stop ends the process. It adds what the process has said to an error: that may be the reason.
+func (p *process) stop(err error) error {
 	p.in.Close()
 	timer := time.AfterFunc(5*time.Second, func() { p.cmd.Process.Kill() })
 	defer timer.Stop()
 	p.cmd.Wait()
+	if said := strings.TrimSpace(p.errs.String()); err != nil && said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
 }
 
 // measure measures a cell once, with a new process.
-func measure(v server.Variant, c cell, b budget, cores cores) (sample, error) {
+func measure(v server.Variant, c cell, b budget, cores cores) (s sample, err error) {
 	p, err := start(v, c.mode, cores)
 	if err != nil {
 		return sample{}, err
 	}
-	defer p.stop()
+	defer func() { err = p.stop(err) }()
 	switch c.kind {
 	case handshake:
 		return measureHandshake(p, v, c, b)
@@ -153,7 +156,7 @@ func measure(v server.Variant, c cell, b budget, cores cores) (sample, error) {
 }
 
 // verify checks that the answers are what was sent.
-func verify(v server.Variant, c cell, cores cores) error {
+func verify(v server.Variant, c cell, cores cores) (err error) {
 	if c.kind == handshake || c.kind == idleTLS {
 		return nil // checked each time
 	}
@@ -161,7 +164,7 @@ func verify(v server.Variant, c cell, cores cores) error {
 	if err != nil {
 		return err
 	}
-	defer p.stop()
+	defer func() { err = p.stop(err) }()
 	c.conns = min(c.conns, 3)
 	s, err := c.spec(p.addr, v.Plain, true)
 	if err != nil {

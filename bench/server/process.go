@@ -17,7 +17,7 @@ import (
 )
 
 // Run is the server's process. It writes its address to w, and then answers each line that it reads. It returns
-// when there are no more.
+// when there are no more, or when the server has failed.
 func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 	v, err := Find(name)
 	if err != nil {
@@ -27,10 +27,15 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- v.Serve(ln, m) }()
-
 	fmt.Fprintln(w, ln.Addr())
+	end := make(chan error, 2)
+	go func() { end <- fmt.Errorf("%s: %w", name, v.Serve(ln, m)) }()
+	go func() { end <- answer(r, w) }()
+	return <-end
+}
+
+// answer answers each line that it reads.
+func answer(r io.Reader, w io.Writer) error {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		command, argument, _ := strings.Cut(lines.Text(), " ")
 		switch command {
@@ -64,11 +69,6 @@ func Run(name string, m Mode, r io.Reader, w io.Writer) error {
 			fmt.Fprintln(w, rss)
 		default:
 			return fmt.Errorf("unknown command %q", command)
-		}
-		select {
-		case err := <-failed:
-			return fmt.Errorf("%s: %w", name, err)
-		default:
 		}
 	}
 	return nil
