@@ -99,14 +99,14 @@ type duel struct {
 	ratio       float64 // median of what it cost to what the other one did
 }
 
-func (r result) duel(a, b string) duel {
-	d := duel{rounds: min(len(r.samples[a]), len(r.samples[b]))}
+func duelOf(a, b []sample) duel {
+	d := duel{rounds: min(len(a), len(b))}
 	if d.rounds == 0 {
 		return d
 	}
 	var ratios []float64
 	for i := range d.rounds {
-		its, others := r.samples[a][i].Cost, r.samples[b][i].Cost
+		its, others := a[i].Cost, b[i].Cost
 		if its < others {
 			d.won++
 		}
@@ -116,7 +116,8 @@ func (r result) duel(a, b string) duel {
 	return d
 }
 
-// luck is how probable it is that the first wins so often, or more often, if nothing but luck decides.
+// luck is how probable it is that the first wins so often, or more often, if nothing but luck decides. That one of the
+// two does, whichever, is twice as probable.
 func (d duel) luck() float64 {
 	p, c := 0.0, 1.0 // c: in how many ways the first wins all but lost rounds
 	for lost := range d.rounds - d.won + 1 {
@@ -126,16 +127,30 @@ func (d duel) luck() float64 {
 	return p / math.Exp2(float64(d.rounds))
 }
 
+// chosen returns a library's samples, in each half of the rounds those of the way that the other half chooses: in the
+// rounds that choose it, the better one of two ways that are alike has had luck.
+func (r result) chosen(library string) []sample {
+	var ways [2]way
+	for i := range ways {
+		ways[i], _ = r.half(1 - i).library(library)
+	}
+	var samples []sample
+	for round := 0; round < len(r.samples[ways[round%2].Name]); round++ {
+		samples = append(samples, r.samples[ways[round%2].Name][round])
+	}
+	return samples
+}
+
 // rare is how probable luck may be at most to be ruled out: there are hundreds of duels.
 const rare = 0.001
 
-// writeAhead lists the peers' servers that are ahead of ours, in its better way, by more than luck.
+// writeAhead lists the peers' servers that are ahead of ours, in the way that other rounds choose, by more than luck.
 func writeAhead(w io.Writer, results []result) {
 	cells, first, behind := 0, 0, 0
 	var lines strings.Builder
 	for _, r := range results {
-		our, ok := r.library(ours)
-		if !ok || r.cell.kind == idle || r.cell.kind == idleTLS {
+		our := r.chosen(ours)
+		if len(our) == 0 || r.cell.kind == idle || r.cell.kind == idleTLS {
 			continue
 		}
 		peers, beaten, ahead := 0, 0, 0
@@ -143,7 +158,7 @@ func writeAhead(w io.Writer, results []result) {
 			if !isPeer(v) {
 				continue
 			}
-			d := r.duel(v.Name, our.Name)
+			d := duelOf(r.samples[v.Name], our)
 			if (duel{rounds: d.rounds, won: d.rounds}).luck() > rare {
 				continue // so few rounds cannot rule luck out
 			}
@@ -152,7 +167,7 @@ func writeAhead(w io.Writer, results []result) {
 				ahead++
 				fmt.Fprintf(&lines, "| %s | %s | %.2f | %d of %d |\n", r.cell.name, v.Name, d.ratio, d.won, d.rounds)
 			}
-			if r.duel(our.Name, v.Name).luck() <= rare {
+			if duelOf(our, r.samples[v.Name]).luck() <= rare {
 				beaten++
 			}
 		}
