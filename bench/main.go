@@ -159,8 +159,9 @@ type options struct {
 	progress io.Writer
 }
 
-// run measures all cells. In each round of a cell every server has its turn, so that whatever changes on the machine
-// changes for all, and in an order of the round's own: who always follows the same one has to bear what that leaves behind.
+// run measures all cells. In each round of a cell every server has its turn, and each of its twins, so that whatever
+// changes on the machine changes for all, and in an order of the round's own: who always follows the same one has to bear
+// what that leaves behind.
 func (o options) run(cells []cell, variants []server.Variant) []result {
 	start := time.Now()
 	var results []result
@@ -177,10 +178,8 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 		for round := range rounds {
 			fmt.Fprintf(o.progress, "%3.0fs  cell %d of %d, round %d of %d: %s\n",
 				time.Since(start).Seconds(), i+1, len(cells), round+1, rounds, c.name)
-			for twin := range 1 + o.twins {
-				for _, j := range rand.Perm(len(servers)) {
-					o.sample(&r, servers[j], twin, round)
-				}
+			for _, turn := range rand.Perm((1 + o.twins) * len(servers)) {
+				o.sample(&r, servers[turn%len(servers)], turn/len(servers))
 			}
 		}
 		results = append(results, r)
@@ -190,13 +189,13 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 }
 
 // sample adds a sample of v, or of one of its twins, unless v has failed before.
-func (o options) sample(r *result, v server.Variant, twin, round int) {
+func (o options) sample(r *result, v server.Variant, twin int) {
 	if r.failed[v.Name] != nil {
 		return
 	}
 	var s sample
 	var err error
-	if round == 0 && twin == 0 {
+	if len(r.samples[v.Name]) == 0 && r.twins[v.Name] == nil { // neither it nor a twin has been measured
 		err = verify(v, r.cell, o.cores)
 	}
 	if err == nil {
