@@ -27,6 +27,7 @@ func nbioUpgrader(m Mode) *websocket.Upgrader {
 	if m.Deflate {
 		up.EnableCompression(true)
 		up.SetCompressionLevel(Level)
+		up.OnOpen(func(c *websocket.Conn) { c.EnableWriteCompression(true) }) // a reader may run when Upgrade returns
 	}
 	if m.Idle {
 		up.BlockingModReadBufferSize = 256
@@ -45,13 +46,8 @@ func nbioUpgrader(m Mode) *websocket.Upgrader {
 	return up
 }
 
-func nbioHandler(up *websocket.Upgrader, m Mode) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		c, err := up.Upgrade(w, r, nil)
-		if err == nil && m.Deflate {
-			c.EnableWriteCompression(true)
-		}
-	}
+func nbioHandler(up *websocket.Upgrader) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { up.Upgrade(w, r, nil) }
 }
 
 // serveNbio is the library's own HTTP server, with its event loop or a goroutine for each connection.
@@ -65,7 +61,7 @@ func serveNbio(mod int) func(net.Listener, Mode) error {
 			IOMod:                        mod,
 			ReleaseWebsocketPayload:      true,
 			MaxWebsocketFramePayloadSize: Limit, // one frame a message, like everybody
-			Handler:                      nbioHandler(up, m),
+			Handler:                      nbioHandler(up),
 		})
 		up.Engine = engine
 		if err := engine.Start(); err != nil {
@@ -78,5 +74,5 @@ func serveNbio(mod int) func(net.Listener, Mode) error {
 // serveNbioStd is net/http's server.
 func serveNbioStd(ln net.Listener, m Mode) error {
 	websocket.DefaultEngine.MaxWebsocketFramePayloadSize = Limit
-	return serveHTTP(ln, m, nbioHandler(nbioUpgrader(m), m))
+	return serveHTTP(ln, m, nbioHandler(nbioUpgrader(m)))
 }
