@@ -190,6 +190,9 @@ func TestRun(t *testing.T) {
 	assert.Empty(t, results[0].twins)
 	assert.Contains(t, progress.String(), "cell 1 of 1, round 2 of 2: echo/16B/1\n")
 	writeDetails(io.Discard, results)
+	var head strings.Builder
+	writeHead(&head, options{rounds: 7, budget: o.budget})
+	assert.Contains(t, head.String(), "; medians of 7 rounds of 2ms, of idle connections 3.\n")
 
 	o.rounds, o.twins, o.budget.profiles = 1, 2, t.TempDir()
 	results = o.run(cells, servers)

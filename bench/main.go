@@ -159,6 +159,9 @@ type options struct {
 	progress io.Writer
 }
 
+// idleRounds is how many rounds idle cells have: memory hardly differs.
+func (o options) idleRounds() int { return (o.rounds + 2) / 3 }
+
 // run measures all cells. In each round of a cell every server has its turn, and each of its twins, so that whatever
 // changes on the machine changes for all, and in an order of the round's own: who always follows the same one has to bear
 // what that leaves behind.
@@ -173,7 +176,7 @@ func (o options) run(cells []cell, variants []server.Variant) []result {
 		})
 		rounds := o.rounds
 		if c.kind == idle || c.kind == idleTLS {
-			rounds = (o.rounds + 2) / 3 // memory hardly differs
+			rounds = o.idleRounds()
 		}
 		for round := range rounds {
 			fmt.Fprintf(o.progress, "%3.0fs  cell %d of %d, round %d of %d: %s\n",
@@ -242,8 +245,8 @@ func writeList(w io.Writer, cells []cell, variants []server.Variant) {
 
 // writeHead says what was measured, and where.
 func writeHead(w io.Writer, o options) {
-	fmt.Fprintf(w, "%s on %s/%s, %s; medians of %d rounds of %v.\n", runtime.Version(), runtime.GOOS, runtime.GOARCH,
-		processor(), o.rounds, o.budget.measure)
+	fmt.Fprintf(w, "%s on %s/%s, %s; medians of %d rounds of %v, of idle connections %d.\n", runtime.Version(),
+		runtime.GOOS, runtime.GOARCH, processor(), o.rounds, o.budget.measure, o.idleRounds())
 	if o.cores.server == o.cores.load {
 		fmt.Fprint(w, "There is one core only: servers and load generator share it.\n")
 	} else {
