@@ -60,6 +60,9 @@ func (cl *client) run() {
 			first = false
 		}
 		ending, err := ses.run()
+		if ses.greeted { // even if it was the last one
+			cl.account(ses)
+		}
 		switch {
 		case ending == finished:
 			cl.complete.Add(1)
@@ -71,9 +74,6 @@ func (cl *client) run() {
 		default:
 			cl.ends[ses.epoch] = err
 		}
-		if ses.greeted {
-			cl.account(ses)
-		}
 	}
 }
 
@@ -82,10 +82,9 @@ func (cl *client) run() {
 func (cl *client) account(ses *session) {
 	told := strings.Fields(ses.endings)
 	for epoch, err := range cl.ends {
-		if epoch == ses.epoch {
-			continue
-		}
-		if !slices.Contains(told, strconv.FormatUint(epoch, 10)) {
+		if slices.Contains(told, strconv.FormatUint(epoch, 10)) {
+			cl.figures.Told.inc()
+		} else {
 			cl.fail("client %d, connection %d broke, and neither side did it: %v", cl.id, epoch, err)
 		}
 		delete(cl.ends, epoch)

@@ -85,6 +85,7 @@ type figures struct {
 	WritesCut  counter // Writes whose context ended, with no effect or cutting the connection
 	DialsCut   counter // Dials whose context ended
 	Aborts     tally   // by kind
+	Told       counter // connections that only the peer ended, as it has told
 
 	Violations []string // the first ones
 	Before     resources

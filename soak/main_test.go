@@ -7,32 +7,56 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// otherSeed in the environment makes the server expect and send what the clients do not.
-const otherSeed = "SOAK_TEST_OTHER_SEED"
+// fault in the environment names what is wrong with the server.
+const fault = "SOAK_TEST_FAULT"
 
 // TestMain lets the test's program be the server, as main does.
 func TestMain(m *testing.M) {
 	if len(os.Args) != 2 || os.Args[1] != serverArgument {
 		os.Exit(m.Run())
 	}
-	if os.Getenv(otherSeed) == "" {
+	switch os.Getenv(fault) {
+	case "":
 		main()
-		return
+	case "other seed": // it expects and sends what the clients do not
+		serveFaulty(func(line string) string { return strings.Replace(line, `"Seed":1,`, `"Seed":2,`, 1) })
+	case "break":
+		serveFaulty(func(line string) string {
+			if line == "stop" { // each client's next connection is its last
+				breakConnections()
+			}
+			return line
+		})
 	}
-	in := bufio.NewReader(os.Stdin)
-	set, err := in.ReadString('\n')
-	if err == nil {
-		set = strings.Replace(set, `"Seed":1,`, `"Seed":2,`, 1)
-		err = serve(io.MultiReader(strings.NewReader(set), in), os.Stdout)
-	}
-	if err != nil {
+}
+
+// serveFaulty serves, with something done at each line that it is told.
+func serveFaulty(fault func(line string) string) {
+	in, lines := io.Pipe()
+	go func() {
+		defer lines.Close()
+		for told := bufio.NewScanner(os.Stdin); told.Scan(); {
+			fmt.Fprintln(lines, fault(told.Text()))
+		}
+	}()
+	if err := serve(in, os.Stdout); err != nil {
 		panic(err)
+	}
+}
+
+// breakConnections ends TCP on all connections of the process, as neither side does.
+func breakConnections() {
+	for fd := range 1000 {
+		if _, err := syscall.Getpeername(fd); err == nil {
+			syscall.Shutdown(fd, syscall.SHUT_RDWR)
+		}
 	}
 }
 
@@ -51,11 +75,18 @@ func TestSoak(t *testing.T) {
 }
 
 func TestSoakFails(t *testing.T) {
-	t.Setenv(otherSeed, "1")
-	var stdout, stderr bytes.Buffer
-	status := run(t.Context(), []string{"-connections=10", "-for=20s", "-rate=500"}, &stdout, &stderr)
-	require.Equal(t, 1, status, "%s", &stderr)
-	assert.Regexp(t, `\nFAIL \(seed 1\)\n(client|server): client \d, connection 1, .*: message 1 `, stdout.String())
+	for _, tt := range []struct{ fault, duration, violation string }{
+		{"other seed", "20s", `connection 1, .*: message 1 `},
+		{"break", "1s", `connection \d+ broke, and neither side did it: `},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			t.Setenv(fault, tt.fault)
+			var stdout, stderr bytes.Buffer
+			status := run(t.Context(), []string{"-connections=10", "-rate=500", "-for=" + tt.duration}, &stdout, &stderr)
+			require.Equal(t, 1, status, "%s%s", &stdout, &stderr)
+			assert.Regexp(t, `\nFAIL \(seed 1\)\n(client|server): client \d, `+tt.violation, stdout.String())
+		})
+	}
 }
 
 func TestFlags(t *testing.T) {

@@ -61,6 +61,10 @@ func (r *report) run(ctx context.Context) error {
 	if !r.given {
 		r.compare(r.client.Acked.Load(), r.remote.Received.Load())
 		r.compare(r.remote.Acked.Load(), r.client.Received.Load())
+		made, ended := r.client.Conns.Load(), r.client.Aborts.sum()+r.client.Told.Load()
+		if finished := r.fleet.complete.Load(); made != ended+finished {
+			r.fleet.fail("%d connections were made, %d of them ended and %d finished", made, ended, finished)
+		}
 	}
 	r.client.Violations = r.fleet.failures()
 	return nil
