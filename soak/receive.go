@@ -163,7 +163,7 @@ func (s *session) next(r *rand.Rand, buf []byte) (typ websocket.MessageType, msg
 				}
 			}
 			cancel()
-			if !errors.Is(err, context.DeadlineExceeded) {
+			if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 				return typ, msg, err
 			}
 			if len(msg) != len(buf) {

@@ -161,6 +161,11 @@ func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
 			limit = time.Duration(r.Int64N(int64(3*time.Millisecond))) - time.Millisecond/2
 		}
 		way, err := s.write(r, typ, msg, limit)
+		cancelled := errors.Is(err, context.DeadlineExceeded) || way == "NetConn" && errors.Is(err, os.ErrDeadlineExceeded)
+		if cancelled {
+			s.figures.WritesCut.inc()
+			s.cut = s.cut || errors.Is(err, net.ErrClosed) || way == "NetConn" // which does not say
+		}
 		switch {
 		case err == nil:
 			s.figures.Sent.inc()
@@ -169,10 +174,9 @@ func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
 			return true
 		case s.ctx.Err() != nil:
 			return false
-		case errors.Is(err, context.DeadlineExceeded) || way == "NetConn" && errors.Is(err, os.ErrDeadlineExceeded):
+		case cancelled:
 			// Either it had no effect, and the message is sent once more; or the connection was cut, as the next
-			// Write will say. A message that got through all the same would arrive twice.
-			s.figures.WritesCut.inc()
+			// Write will say too. A message that got through all the same would arrive twice.
 		default:
 			s.writeFailed(err)
 			return false

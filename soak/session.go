@@ -117,6 +117,7 @@ type session struct {
 	ctx   context.Context // ends with the connection; takes the place of that of soak
 
 	broadcasts uint64 // owned by the receiver: the number of the last one
+	cut        bool   // owned by the sender: a Write that was cancelled may have closed the connection
 
 	held  atomic.Int64 // tokens of underWay
 	pings atomic.Int64 // that wait for their Pong
@@ -215,8 +216,9 @@ func (s *session) explain(err error) string {
 	}
 	switch {
 	case errors.Is(err, net.ErrClosed):
-		if strings.Contains(err.Error(), "since the context of a") {
-			return "cut" // by a Write that was cancelled, even if the client is back already
+		text := err.Error()
+		if s.cut && (strings.Contains(text, "context of a write") || strings.Contains(text, "context of a streamed write")) {
+			return "cut" // even if the client is back already
 		}
 		if ending == "" {
 			s.fail("client %d, connection %d was closed, but not by us: %v", s.id, s.epoch, err)
