@@ -27,6 +27,7 @@ type fleet struct {
 
 	connected atomic.Int64 // clients that have been connected
 	complete  atomic.Int64 // clients that have finished
+	going     atomic.Int64 // clients that run
 }
 
 const dialsAtOnce = 32
@@ -43,6 +44,8 @@ type client struct {
 }
 
 func (cl *client) run() {
+	cl.going.Add(1)
+	defer cl.going.Add(-1)
 	for first := true; ; {
 		ses, err := cl.dial(first)
 		if cl.ctx.Err() != nil {

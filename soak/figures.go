@@ -3,9 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +46,12 @@ func (t *tally) get(name string) int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.n[name]
+}
+
+func (t *tally) names() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.n))
 }
 
 func (t *tally) sum() (sum int64) {
@@ -122,8 +130,23 @@ func measure() (resources, error) {
 	return res, nil
 }
 
-// settleTime bounds the wait for goroutines and files to go.
-const settleTime = 20 * time.Second
+// settleTime bounds the wait for what ends: sessions, goroutines, files. Tests shorten it.
+var settleTime = 20 * time.Second
+
+// soon waits for wg, and reports whether that took no longer than settleTime.
+func soon(wg *sync.WaitGroup) bool {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(settleTime):
+		return false
+	}
+}
 
 // settle waits until the process holds no more than before, and returns an error if it still does at the end.
 func settle(before resources) (after resources, err error) {

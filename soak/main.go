@@ -153,12 +153,17 @@ func startServer(set settings) (*peer, whereabouts, error) {
 	return p, where, nil
 }
 
-// ask sends a command and, if answer is not nil, takes the answer.
+// ask sends a command and, if answer is not nil, takes the answer. A server that has none ends.
 func (p *peer) ask(command string, answer any) error {
 	if _, err := fmt.Fprintln(p.in, command); err != nil || answer == nil {
 		return err
 	}
+	limit := 4 * settleTime // it may take three to find that it cannot finish
+	timer := time.AfterFunc(limit, p.kill)
 	line, err := p.answers.ReadBytes('\n')
+	if !timer.Stop() {
+		return fmt.Errorf("no answer to %q in %v", command, limit)
+	}
 	if err != nil {
 		return err
 	}
@@ -167,5 +172,9 @@ func (p *peer) ask(command string, answer any) error {
 
 func (p *peer) end() error {
 	p.in.Close()
+	timer := time.AfterFunc(settleTime, p.kill)
+	defer timer.Stop()
 	return p.cmd.Wait()
 }
+
+func (p *peer) kill() { p.cmd.Process.Kill() }

@@ -9,9 +9,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/strictws/websocket"
 )
 
 // fault in the environment names what is wrong with the server.
@@ -34,7 +37,24 @@ func TestMain(m *testing.M) {
 			}
 			return line
 		})
+	case "mute":
+		serveFaulty(func(line string) string {
+			if line == "finish" {
+				time.Sleep(time.Hour)
+			}
+			return line
+		})
+	case "undead":
+		serveFaulty(func(line string) string { return line })
+		time.Sleep(time.Hour)
 	}
+}
+
+// hurry shortens settleTime during a test.
+func hurry(t *testing.T) {
+	before := settleTime
+	settleTime = 500 * time.Millisecond
+	t.Cleanup(func() { settleTime = before })
 }
 
 // serveFaulty serves, with something done at each line that it is told.
@@ -87,6 +107,47 @@ func TestSoakFails(t *testing.T) {
 			assert.Regexp(t, `\nFAIL \(seed 1\)\n(client|server): client \d, `+tt.violation, stdout.String())
 		})
 	}
+}
+
+func TestServerHangs(t *testing.T) {
+	hurry(t)
+	for _, tt := range []struct{ fault, err string }{
+		{"mute", `soak: server: no answer to "finish" in 2s`},
+		{"undead", "soak: server: signal: killed"},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			t.Setenv(fault, tt.fault)
+			var stdout, stderr bytes.Buffer
+			status := run(t.Context(), []string{"-connections=10", "-rate=500", "-for=100ms"}, &stdout, &stderr)
+			require.Equal(t, 2, status, "%s%s", &stdout, &stderr)
+			assert.Contains(t, stderr.String(), tt.err)
+		})
+	}
+}
+
+// TestSessionHangs lets a session wait for what it does not get.
+func TestSessionHangs(t *testing.T) {
+	hurry(t)
+	hung := &remote{link: newLink(1, 7, toServer, toClient), endings: make(map[uint64]bool)}
+	hung.link.mu.Lock()
+	s := &server{clients: map[uint64]*remote{7: hung}}
+	s.init("server", settings{Seed: 1}, time.Hour)
+	where, closeAll, err := s.open(filesNeeded(1))
+	require.NoError(t, err)
+	url := fmt.Sprintf("ws://%s/soak?id=7&epoch=1&last=0&known=0&typ=0&narrow=0", where.Plain[0])
+	c, _, err := websocket.Dial(t.Context(), url, nil)
+	require.NoError(t, err)
+	defer c.Close()
+	require.Eventually(t, func() bool { return s.sessions.Load() == 1 }, time.Minute, time.Millisecond)
+
+	s.finish(closeAll)
+	violations := s.failures()
+	require.Len(t, violations, 3)
+	assert.Equal(t, "server: 1 sessions are left", violations[0])
+	assert.Equal(t, "server: 1 sessions go on, although all was given up", violations[1])
+	assert.Contains(t, violations[2], "goroutines are left")
+	hung.link.mu.Unlock()
+	s.fence.Wait()
 }
 
 func TestFlags(t *testing.T) {

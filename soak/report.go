@@ -98,15 +98,19 @@ func (r *report) converse(ctx context.Context, set settings, where whereabouts) 
 		r.given = true
 		fl.giveUp()
 	}
-	clients.Wait()
+	if !soon(&clients) { // settle shows where they are
+		r.given = true
+		fl.fail("%d clients go on, although all was said or given up", fl.going.Load())
+	}
 	if err != nil {
 		return err
 	}
-	command := "finish"
-	if r.given {
-		command = "figures"
+	if r.given { // the server may have what hangs
+		if err := r.server.ask("give up", nil); err != nil {
+			return err
+		}
 	}
-	return r.ask(command)
+	return r.ask("finish")
 }
 
 // ask replaces the server's figures.
@@ -233,7 +237,7 @@ func (r *report) print() {
 	tallies := func(of func(*figures) *tally) {
 		names := make(map[string]bool)
 		for _, f := range []*figures{r.client, r.remote} {
-			for name := range of(f).n {
+			for _, name := range of(f).names() {
 				names[name] = true
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/strictws/websocket"
@@ -25,7 +26,7 @@ import (
 
 // The server is a process of its own, since the limit of open files is one on processes. Its
 // standard input has its settings as a line of JSON, and then commands: "figures", "start" and "stop"
-// for the aborts, and "finish". It answers the settings with where it is, and "figures" and
+// for the aborts, "give up", and "finish". It answers the settings with where it is, and "figures" and
 // "finish" with its figures. When its input ends, it exits.
 
 // settings are what both processes go by.
@@ -50,7 +51,8 @@ const addresses = 4
 
 type server struct {
 	soak
-	fence sync.WaitGroup // sessions
+	fence    sync.WaitGroup // sessions
+	sessions atomic.Int64   // how many it has
 
 	mu      sync.Mutex // guards what follows
 	clients map[uint64]*remote
@@ -100,6 +102,9 @@ func serve(in io.Reader, out io.Writer) error {
 			continue
 		case "stop":
 			close(s.stopping)
+			continue
+		case "give up":
+			s.giveUp()
 			continue
 		case "finish":
 			s.finish(closeAll)
@@ -243,9 +248,9 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	done := client.gone
 	client.mu.Unlock()
 
-	s.fence.Add(1)
-	go func() {
-		defer s.fence.Done()
+	s.fence.Go(func() {
+		s.sessions.Add(1)
+		defer s.sessions.Add(-1)
 		defer close(done)
 		if before != nil {
 			// What of the previous session is still being received must be received before the client is told how far
@@ -255,7 +260,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 			<-gone
 		}
 		client.converse(ses, last, known)
-	}()
+	})
 }
 
 // converse runs a session.
@@ -299,17 +304,11 @@ func (client *remote) converse(ses *session, last, known uint64) {
 
 // finish checks that all that clients had to say has been said, and that nothing is left.
 func (s *server) finish(closeAll func()) {
-	done := make(chan struct{})
-	go func() {
-		s.fence.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(settleTime):
-		s.fail("%d sessions are left", s.figures.Open.Load())
-		s.giveUp()
-		<-done
+	if !soon(&s.fence) {
+		s.fail("%d sessions are left", s.sessions.Load())
+		if !soon(&s.fence) { // settle shows where they are
+			s.fail("%d sessions go on, although all was given up", s.sessions.Load())
+		}
 	}
 	closeAll()
 	s.mu.Lock()
