@@ -63,7 +63,7 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&opts.connections, "connections", 10000, "how many connections are open at the same time")
 	flags.DurationVar(&opts.duration, "for", 3*time.Minute, "how long, from when all clients have been connected")
 	flags.Uint64Var(&opts.seed, "seed", 1, "what all random choices follow from")
-	flags.IntVar(&opts.rate, "rate", 4000, "messages a second, of all connections in both directions together")
+	flags.IntVar(&opts.rate, "rate", 4000, "messages a second, of all connections in both directions together; bursts come on top")
 	flags.DurationVar(&opts.life, "life", time.Minute, "of a connection until its client ends it, on average; the server takes twice that")
 	flags.DurationVar(&opts.drain, "drain", 2*time.Minute, "how long all that is unacknowledged may take at the end")
 	flags.DurationVar(&opts.progress, "progress", 5*time.Second, "between two lines that tell how it goes")
@@ -75,6 +75,8 @@ func parse(args []string, stderr io.Writer) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	case opts.connections < 1, opts.rate < 1, opts.life <= 0, opts.progress <= 0:
 		return nil, errors.New("-connections, -rate, -life and -progress must be positive")
+	case opts.duration < 0, opts.drain < 0:
+		return nil, errors.New("-for and -drain must not be negative")
 	}
 	return opts, nil
 }
@@ -108,7 +110,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 1
 	}
-	fmt.Fprintln(stdout, "\nPASS: every message arrived exactly once, in order and intact; no goroutine and no file is left")
+	short := ""
+	if r.running < opts.duration { // by Ctrl-C
+		short = fmt.Sprintf(", but cut short after %.1f s of %v", r.running.Seconds(), opts.duration)
+	}
+	fmt.Fprintf(stdout, "\nPASS%s: every message arrived exactly once, in order and intact; no goroutine and no file is left\n", short)
 	return 0
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -85,13 +86,21 @@ func TestSoak(t *testing.T) {
 	status := run(t.Context(), []string{"-connections=50", "-for=2s", "-rate=500", "-life=1s", "-progress=1s"}, &stdout, &stderr)
 	t.Logf("%s", &stdout)
 	require.Zero(t, status, "%s", &stderr)
-	assert.Contains(t, stdout.String(), "\nPASS")
+	assert.Contains(t, stdout.String(), "\nPASS:")
 	for _, line := range []string{"messages that arrived", "acknowledged by the peer", "Reads cancelled"} {
 		assert.Regexp(t, line+` +[1-9]\d* +[1-9]`, stdout.String())
 	}
 	for _, line := range []string{"sent again after a connection was lost", "Shutdown", "reset"} {
 		assert.Regexp(t, line+` +([1-9]\d* +\d|\d+ +[1-9])`, stdout.String())
 	}
+}
+
+func TestSoakCutShort(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(ctx, []string{"-connections=10", "-rate=500", "-for=1h"}, &stdout, &stderr), "%s%s", &stdout, &stderr)
+	assert.Regexp(t, `\nPASS, but cut short after 0\.\d s of 1h0m0s: `, stdout.String())
 }
 
 func TestSoakFails(t *testing.T) {
@@ -158,6 +167,8 @@ func TestFlags(t *testing.T) {
 		{[]string{"-connections=0"}, "must be positive"},
 		{[]string{"-rate=0"}, "must be positive"},
 		{[]string{"-life=0"}, "must be positive"},
+		{[]string{"-for=-1s"}, "must not be negative"},
+		{[]string{"-drain=-1s"}, "must not be negative"},
 		{[]string{"server", "x"}, `unexpected argument "server"`},
 		{[]string{"-for=soon"}, "invalid value"},
 		{[]string{"-connections=1000000000"}, "ulimit -Hn"},
