@@ -133,7 +133,7 @@ func startServer(set settings) (*peer, whereabouts, error) {
 	}
 	p := &peer{cmd: exec.Command(self, serverArgument)}
 	p.cmd.Stderr = os.Stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is the client's to handle
+	p.cmd.SysProcAttr = groupOfItsOwn
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, where, err
 	}

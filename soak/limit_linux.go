@@ -1,5 +1,3 @@
-//go:build unix
-
 package main
 
 import (
@@ -22,3 +20,6 @@ func raiseFileLimit(need int) error {
 	}
 	return nil
 }
+
+// groupOfItsOwn keeps Ctrl-C from a process: it is the client's to handle.
+var groupOfItsOwn = &syscall.SysProcAttr{Setpgid: true}
