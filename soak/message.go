@@ -27,7 +27,7 @@ const (
 	kindMessage   = 'M' // number: its own, counted from 1 over all sessions
 	kindAck       = 'A' // number: all messages up to this one have arrived
 	kindBroadcast = 'B' // number: its own; neither acknowledged nor sent again
-	kindFinal     = 'F' // number: how many messages there were, all acknowledged
+	kindFinal     = 'F' // number: messages, all acknowledged; body: their bytes, and broadcasts over this connection
 )
 
 // A record is a parsed one.

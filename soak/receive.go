@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/strictws/websocket"
@@ -69,19 +68,23 @@ func (s *session) take(typ websocket.MessageType, rec record) error {
 		s.wakeSender()
 		return err
 	case kindBroadcast:
-		if rec.number < s.broadcasts {
-			return fmt.Errorf("broadcast %d arrived after %d", rec.number, s.broadcasts)
+		if rec.number < s.lastBroadcast { // the same one may come again, and again
+			return fmt.Errorf("broadcast %d arrived after %d", rec.number, s.lastBroadcast)
 		}
-		s.broadcasts = rec.number
+		s.lastBroadcast = rec.number
+		s.broadcasts++
 		s.figures.Broadcast.inc()
 		return lane{s.seed, 0, toAll}.verify(kindBroadcast, rec.number, typ, websocket.Text, rec.body)
 	case kindFinal:
-		bytes, err := strconv.ParseUint(string(rec.body), 10, 64)
-		if err != nil {
+		var bytes, broadcasts uint64
+		if _, err := fmt.Sscan(string(rec.body), &bytes, &broadcasts); err != nil {
 			return err
 		}
+		if s.broadcasts != broadcasts {
+			return fmt.Errorf("%d broadcasts arrived, of %d that were sent", s.broadcasts, broadcasts)
+		}
 		s.link.mu.Lock()
-		err = s.link.in.final(rec.number, bytes)
+		err := s.link.in.final(rec.number, bytes)
 		s.link.mu.Unlock()
 		if err == nil {
 			s.final(false, true)

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -139,6 +139,7 @@ func (s *session) sendBroadcast() bool {
 		s.writeFailed(err)
 		return false
 	}
+	s.broadcastsSent++
 	return true
 }
 
@@ -249,7 +250,7 @@ func (s *session) writeFailed(err error) {
 	}
 }
 
-// sendFinal says once that all our messages have arrived.
+// sendFinal says once that all our messages have arrived, and how many broadcasts must have.
 func (s *session) sendFinal() bool {
 	s.mu.Lock()
 	skip := s.finishing || s.ending != ""
@@ -260,7 +261,7 @@ func (s *session) sendFinal() bool {
 	}
 	s.link.mu.Lock()
 	count := s.link.out.sent
-	body := strconv.FormatUint(s.link.out.bytes, 10)
+	body := fmt.Sprint(s.link.out.bytes, s.broadcastsSent)
 	s.link.mu.Unlock()
 	typ := s.typ
 	if typ == 0 {

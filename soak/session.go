@@ -116,8 +116,11 @@ type session struct {
 	wg    sync.WaitGroup
 	ctx   context.Context // ends with the connection; takes the place of that of soak
 
-	broadcasts uint64 // owned by the receiver: the number of the last one
-	cut        bool   // owned by the sender: a Write that was cancelled may have closed the connection
+	broadcasts     uint64 // owned by the receiver: how many have come
+	lastBroadcast  uint64 // owned by the receiver: its number
+	broadcastsSent uint64 // owned by the sender
+
+	cut bool // owned by the sender: a Write that was cancelled may have closed the connection
 
 	held  atomic.Int64 // tokens of underWay
 	pings atomic.Int64 // that wait for their Pong

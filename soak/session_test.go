@@ -15,6 +15,26 @@ import (
 	"github.com/strictws/websocket"
 )
 
+func TestBroadcasts(t *testing.T) {
+	s := new(soak)
+	s.init("server", settings{}, time.Hour)
+	ses := &session{soak: s, link: newLink(0, 7, toServer, toClient)}
+	take := func(kind byte, n uint64, body string) error {
+		return ses.take(websocket.Text, record{kind, n, []byte(body)})
+	}
+	broadcast := func(n uint64) error {
+		_, rec := lane{0, 0, toAll}.append(nil, kindBroadcast, n, websocket.Text)
+		return take(kindBroadcast, n, string(rec[headerSize:]))
+	}
+	for _, n := range []uint64{1, 3, 3, 4} {
+		require.NoError(t, broadcast(n))
+	}
+	require.ErrorContains(t, broadcast(3), "broadcast 3 arrived after 4")
+	require.ErrorContains(t, take(kindFinal, 0, "0 5"), "4 broadcasts arrived, of 5 that were sent")
+	require.ErrorContains(t, take(kindFinal, 0, "0 3"), "4 broadcasts arrived, of 3 that were sent")
+	require.NoError(t, take(kindFinal, 0, "0 4"))
+}
+
 // TestExplain shows what a soak makes of a connection that the library closed because a context ended.
 func TestExplain(t *testing.T) {
 	over := make(chan struct{})
