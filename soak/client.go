@@ -41,6 +41,8 @@ type client struct {
 
 	known uint64           // the ends of all connections up to this one are accounted for
 	ends  map[uint64]error // of connections that we did not end, by epoch
+
+	delivered map[uint64]uint64 // of connections that we shut down, by epoch: of what must have arrived, the last
 }
 
 func (cl *client) run() {
@@ -66,6 +68,9 @@ func (cl *client) run() {
 		if ses.greeted { // even if it was the last one
 			cl.account(ses)
 		}
+		if ending == "Shutdown" {
+			cl.delivered[ses.epoch] = ses.delivered
+		}
 		switch {
 		case ending == finished:
 			cl.complete.Add(1)
@@ -80,17 +85,25 @@ func (cl *client) run() {
 	}
 }
 
-// account checks that every connection before that of ses was ended by somebody: in its hello the server has told
-// which ones it did end.
+// account checks that every connection before that of ses was ended by somebody, and that what went out before a
+// Shutdown has arrived if only we ended that connection: in its hello the server has told which ones it did end.
 func (cl *client) account(ses *session) {
-	told := strings.Fields(ses.endings)
+	fields := strings.Fields(ses.endings)
+	told := func(epoch uint64) bool { return slices.Contains(fields, strconv.FormatUint(epoch, 10)) }
 	for epoch, err := range cl.ends {
-		if slices.Contains(told, strconv.FormatUint(epoch, 10)) {
+		if told(epoch) {
 			cl.figures.Told.inc()
 		} else {
 			cl.fail("client %d, connection %d broke, and neither side did it: %v", cl.id, epoch, err)
 		}
 		delete(cl.ends, epoch)
+	}
+	for epoch, n := range cl.delivered {
+		if n > ses.arrival && !told(epoch) {
+			cl.fail("client %d, connection %d was shut down after message %d, and the last that arrived is %d",
+				cl.id, epoch, n, ses.arrival)
+		}
+		delete(cl.delivered, epoch)
 	}
 	cl.known = ses.epoch - 1
 }

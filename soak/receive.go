@@ -119,7 +119,7 @@ func (s *session) hello(rec record) error {
 	if s.greeted || s.side != "client" {
 		return errors.New("a hello that was not expected")
 	}
-	s.greeted, s.endings = true, string(rec.body)
+	s.greeted, s.endings, s.arrival = true, string(rec.body), rec.number
 	s.link.mu.Lock()
 	before := s.link.out.acked
 	again, err := s.link.out.resume(rec.number)

@@ -90,7 +90,8 @@ func (r *report) converse(ctx context.Context, set settings, where whereabouts) 
 
 	var clients sync.WaitGroup
 	for id := range uint64(set.Connections) {
-		cl := &client{fleet: fl, id: id, link: newLink(set.Seed, id, toClient, toServer), ends: make(map[uint64]error)}
+		cl := &client{fleet: fl, id: id, link: newLink(set.Seed, id, toClient, toServer)}
+		cl.ends, cl.delivered = make(map[uint64]error), make(map[uint64]uint64)
 		clients.Go(cl.run)
 	}
 	err = r.watch(ctx)

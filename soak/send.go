@@ -169,6 +169,7 @@ func (s *session) sendMessage(r *rand.Rand, n uint64) bool {
 		}
 		switch {
 		case err == nil:
+			s.written.Store(n)
 			s.figures.Sent.inc()
 			s.figures.SentBytes.Add(int64(len(msg)))
 			s.figures.Ways.add("sent by " + way)

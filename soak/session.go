@@ -110,6 +110,7 @@ type session struct {
 	nc        net.Conn              // over c, if that is the way
 	greeted   bool                  // owned by the receiver: the server's hello has come
 	endings   string                // of the hello: the earlier connections that the server ended
+	arrival   uint64                // of the hello: the last message that has arrived
 
 	wake  chan struct{} // for the sender: an acknowledgement has come
 	burst chan int      // for the sender: send so many messages at once
@@ -121,6 +122,9 @@ type session struct {
 	broadcastsSent uint64 // owned by the sender
 
 	cut bool // owned by the sender: a Write that was cancelled may have closed the connection
+
+	written   atomic.Uint64 // the last message whose Write succeeded
+	delivered uint64        // owned by abort: all up to this one were written before a Shutdown that was answered
 
 	held  atomic.Int64 // tokens of underWay
 	pings atomic.Int64 // that wait for their Pong
@@ -296,7 +300,10 @@ func (s *session) abort() {
 	case "Close of NetConn":
 		s.nc.Close()
 	case "Shutdown":
-		s.shutdown(statusCodes[r.IntN(len(statusCodes))])
+		written := s.written.Load()
+		if s.shutdown(statusCodes[r.IntN(len(statusCodes))]) == nil {
+			s.delivered = written
+		}
 	case "reset":
 		s.raw.SetLinger(0)
 		s.raw.Close()
