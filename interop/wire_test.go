@@ -130,8 +130,10 @@ func (w *wire) relay(client *net.TCPConn) {
 	notes.Wait()
 }
 
-// observe reads frames until the connection ends.
+// observe reads frames until the connection ends. Whatever they are, it must not panic, which
+// would end all tests.
 func (s *side) observe(r *bufio.Reader, masked bool) {
+	open := false // a message has begun
 	for {
 		b, err := r.Peek(2)
 		if err != nil {
@@ -145,6 +147,15 @@ func (s *side) observe(r *bufio.Reader, masked bool) {
 		}
 		if err == nil && h.Masked != masked {
 			err = fmt.Errorf("a frame with mask: %t", h.Masked)
+		}
+		if err == nil && !h.Opcode.IsControl() {
+			if open != (h.Opcode == websocket.OpContinuation) {
+				err = fmt.Errorf("a %v frame, within a message: %t", h.Opcode, open)
+			}
+			open = !h.Fin
+		}
+		if err == nil && h.Length > 8<<20 {
+			err = fmt.Errorf("a frame of %d bytes", h.Length)
 		}
 		if err != nil {
 			s.unexpected = err
@@ -176,6 +187,27 @@ func (s *side) observe(r *bufio.Reader, masked bool) {
 				text = fmt.Sprintf("%d %s", binary.BigEndian.Uint16(payload), payload[2:])
 			}
 			s.closes = append(s.closes, text)
+		}
+	}
+}
+
+func TestObserve(t *testing.T) {
+	for _, tt := range []struct{ frames, err string }{
+		{"\x01\x01a\x89\x00\x80\x01b\x82\x00", ""},
+		{"\x80\x00", "a continuation frame, within a message: false"},
+		{"\x81\x00\x80\x00", "a continuation frame, within a message: false"},
+		{"\x01\x00\x82\x00", "a binary frame, within a message: true"},
+		{"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", "a frame of 9223372036854775807 bytes"},
+		{"\x82\x80abcd", "a frame with mask: true"},
+		{"\x82\x02a", "unexpected EOF"},
+	} {
+		var s side
+		s.observe(bufio.NewReader(strings.NewReader(tt.frames)), false)
+		if tt.err == "" {
+			assert.NoError(t, s.unexpected, "%x", tt.frames)
+			assert.Equal(t, []message{{text: true, frames: 2, bytes: 2}, {frames: 1}}, s.messages)
+		} else {
+			assert.EqualError(t, s.unexpected, tt.err, "%x", tt.frames)
 		}
 	}
 }
@@ -233,6 +265,7 @@ func (w *wire) check(t *testing.T, want expectation) {
 			assert.Positive(t, fragmented, "%s: fragmented messages", who)
 		}
 		// Every conversation begins with the same texts; the last of them are alike.
+		require.GreaterOrEqual(t, len(s.messages), alikeFrom+alikeCount, "%s: messages", who)
 		for _, m := range s.messages[alikeFrom : alikeFrom+alikeCount] {
 			require.True(t, m.text)
 			alike = append(alike, m.bytes)
