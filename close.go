@@ -288,7 +288,8 @@ func (c *Conn) answered(err error) error {
 // and all later ones, return an error that matches [net.ErrClosed], or the one with which the
 // connection had ended before. It may be called any number of times; defer it. To close
 // with a status code, or to know that the peer has received everything, use [Conn.Shutdown].
-// The error is that of closing the network connection, which is of no consequence. A connection that [Conns.Shutdown] is closing is left to it.
+// The error is that of closing the network connection, which is of no consequence. A connection
+// that [Conns.Shutdown] is closing is left to it.
 func (c *Conn) Close() error {
 	return c.close(StatusGoingAway, errClosed)
 }

@@ -50,10 +50,10 @@
 // # Many messages, many connections
 //
 // A Write is one write of the network, which is most of what a small message costs. Writes that
-// several goroutines make at the same time are combined. [Conn.Queue] lets messages wait for company: in an
-// application that answers from the goroutine that reads, it takes the place of Write, and the
-// answers to messages that have arrived together go out together, at the latest before the
-// next Read waits. Other goroutines end what they queue with [Conn.Flush].
+// several goroutines make at the same time are combined. [Conn.Queue] lets messages wait for
+// company: in an application that answers from the goroutine that reads, it takes the place of
+// Write, and the answers to messages that have arrived together go out together, at the latest
+// before the next Read waits. Other goroutines end what they queue with [Conn.Flush].
 //
 // A message to many connections is compressed once by [Prepare]. [Conn.TryWritePrepared] does
 // not wait for slow peers:

@@ -62,9 +62,9 @@ type AcceptOptions struct {
 // request that is not a valid handshake, 403 for a foreign origin, 426 for
 // another version of the protocol, 500 for a mistake in opts or a connection
 // that could not be taken over, 501 where the ResponseWriter has no way to do
-// that, 503 after [Conns.Shutdown], and 505 for
-// WebSockets over HTTP/2 (RFC 8441). The error says what was wrong, and matches
-// [http.ErrServerClosed] with 503; the handler just returns.
+// that, 503 after [Conns.Shutdown], and 505 for WebSockets over HTTP/2 (RFC
+// 8441). The error says what was wrong, and matches [http.ErrServerClosed] with
+// 503; the handler just returns.
 //
 // A browser tells the origin of the page that connects. Pages of the request's
 // own host are trusted, whatever their scheme, those of other origins only if

@@ -63,6 +63,8 @@ type inbound struct {
 	lent      bool // the message before buf[r], in pooled, is on loan
 
 	// The message that is being received.
+	stream atomic.Pointer[messageReader] // who reads it, if it is streamed; anybody may look
+
 	size       uint64         // claimed by its frames so far
 	partial    []byte         // its payload as far as an interrupted Read has received it
 	inflate    *inflater      // of compressed messages, nil if there are none
@@ -74,8 +76,6 @@ type inbound struct {
 	compressed bool
 	utf8       utf8State
 	skip       bool // nobody reads it: it is to be dropped
-
-	stream atomic.Pointer[messageReader] // who reads the message, if it is streamed; anybody may look
 
 	drained bool // the latest read took all there was
 

@@ -16,10 +16,10 @@ var errWrongType = &ProtocolError{StatusUnsupportedData, "RFC 6455 section 7.4.1
 // NetConn returns a [net.Conn] over c, for protocols that want a stream of bytes.
 //
 // Each Write sends one message of type typ, which must not exceed the peer's limit on the size
-// of messages, often 1 MiB as here: see MaxMessageSize of [AcceptOptions]. Read reads through the payloads of the messages
-// that arrive, whose boundaries have no meaning; a message of another type fails the
-// connection with [StatusUnsupportedData]. With typ 0, both types are read, and Write uses
-// that of the message last begun, [Binary] before there is one.
+// of messages, often 1 MiB as here: see MaxMessageSize of [AcceptOptions]. Read reads through
+// the payloads of the messages that arrive, whose boundaries have no meaning; a message of
+// another type fails the connection with [StatusUnsupportedData]. With typ 0, both types are
+// read, and Write uses that of the message last begun, [Binary] before there is one.
 //
 // Read returns [io.EOF] when the peer has closed with [StatusNormalClosure],
 // [StatusGoingAway] or without a code, and the [*CloseError] otherwise. Close sends
