@@ -867,3 +867,19 @@ func TestConnsShutdownDropsARest(t *testing.T) {
 		require.ErrorIs(t, err, net.ErrClosed, "%q", msg)
 	})
 }
+
+// Of a connection that the peer has closed already, that is what there is to know.
+func TestConnsShutdownOfAConnectionThatThePeerCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, peer := serve(t, config{})
+		var s Conns
+		require.True(t, s.join(c))
+		c.beginWait()
+		require.True(t, c.awaitSession(t.Context())) // as Shutdown does, before it looks further
+		c.endWait()
+		c.out.err.set(&CloseError{StatusNormalClosure, ""})
+		send(t, peer, closeFrame(StatusNormalClosure, "", true))
+		_, _, err := c.Read(t.Context(), nil)
+		require.Equal(t, &CloseError{StatusNormalClosure, ""}, err)
+	})
+}

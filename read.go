@@ -207,7 +207,10 @@ func (c *Conn) beginRead(ctx context.Context, l *loan) error {
 
 // drops reports whether what is still to come belongs to a Shutdown, which may have dropped the
 // beginning of a message.
-func (c *Conn) drops() bool { return c.out.err.get() == errClosed || c.left() }
+func (c *Conn) drops() bool {
+	err := c.out.err.get()
+	return err == errClosed || err == nil && c.left()
+}
 
 // nextMessage makes the next message the current one, to be read as a stream. It must be of
 // the type wanted, 0 for any.
