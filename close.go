@@ -200,8 +200,8 @@ func (c *Conn) exchangeClose(ctx context.Context, code StatusCode, reason string
 	defer stop()
 	go func() {
 		defer close(announced)
-		failed = c.announceClose(ctx, code, reason)
-		if failed != nil && failed != errClosed {
+		if err := c.announceClose(ctx, code, reason); err != nil && err != errClosed {
+			failed = err
 			stop()
 		}
 	}()
@@ -214,7 +214,7 @@ func (c *Conn) exchangeClose(ctx context.Context, code StatusCode, reason string
 	}
 	err := c.awaitClose(reading)
 	<-announced
-	if failed != nil && failed != errClosed {
+	if failed != nil {
 		return c.awaitEnd(ctx, failed)
 	}
 	return err

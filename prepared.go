@@ -66,12 +66,9 @@ func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 	if err := c.takeMessage(ctx); err != nil {
 		return err
 	}
-	return c.writePrepared(ctx, m, m.form(c.out.deflate))
-}
-
-// writePrepared sends m in the form f. The caller gives up the message turn.
-func (c *Conn) writePrepared(ctx context.Context, m *Prepared, f *preparedForm) error {
-	if d := c.out.deflate; f.h.RSV1 && d.takeover {
+	d := c.out.deflate
+	f := m.form(d)
+	if f.h.RSV1 && d.takeover {
 		defer c.out.message.release()
 		err := c.sendMessage(ctx, f.h, f.payload, true)
 		if err == nil {
@@ -155,12 +152,7 @@ func (c *Conn) tryPrepared(f *preparedForm) bool {
 
 // tryLarge leaves a large message to a goroutine, if nothing is to be sent before it.
 func (c *Conn) tryLarge(f *preparedForm) bool {
-	out := &c.out
-	if !out.wire.try() {
-		return false
-	}
-	if out.box.pass() == 0 {
-		c.releaseWire()
+	if c.takePast() == 0 {
 		return false
 	}
 	go func() {

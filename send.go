@@ -158,23 +158,33 @@ func (c *Conn) sendMessage(ctx context.Context, h Header, p []byte, keep bool) e
 	return err
 }
 
-// sendPast sends a frame in wire format past the outbox, without a copy, if nobody has the wire
-// and nothing else is to be sent. The caller has the wire then. What the socket does not take at
+// takePast takes the wire for a message of one frame that goes past the outbox, if nobody has it
+// and nothing else is to be sent. It returns the frame's number, else 0.
+func (c *Conn) takePast() (number uint64) {
+	if !c.out.wire.try() {
+		return 0
+	}
+	if number = c.out.box.pass(); number == 0 {
+		c.releaseWire()
+	}
+	return number
+}
+
+// sendPast sends a frame in wire format past the outbox, without a copy, if takePast lets it. The
+// caller has the wire then. What the socket does not take at
 // once is in the outbox, with the number, which is 0 if all is out.
 func (c *Conn) sendPast(frame []byte) (number uint64, ok bool) {
-	out := &c.out
-	if !c.socket.usable() || !out.wire.try() {
+	if !c.socket.usable() {
 		return 0, false
 	}
-	if number = out.box.pass(); number == 0 {
-		c.releaseWire()
+	if number = c.takePast(); number == 0 {
 		return 0, false
 	}
 	n := c.writeNow(frame)
 	if n == len(frame) {
 		return 0, true
 	}
-	out.box.rest(number, frame, n)
+	c.out.box.rest(number, frame, n)
 	return number, true
 }
 
