@@ -425,6 +425,20 @@ func TestMemoryFollowsBytes(t *testing.T) {
 	})
 }
 
+// interrupted returns a Conn, with its peer, whose Read was interrupted inside "abcdef", and what
+// NextReader returned then.
+func interrupted(t *testing.T) (*Conn, *pipeConn, io.Reader) {
+	c, peer := serve(t, config{})
+	send(t, peer, frame(false, OpText, "abc", true))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, _, err := c.Read(ctx, nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	_, r, err := c.NextReader(t.Context())
+	require.NoError(t, err)
+	return c, peer, r
+}
+
 func TestNextReader(t *testing.T) {
 	t.Run("drops what was not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -476,14 +490,7 @@ func TestNextReader(t *testing.T) {
 	})
 	t.Run("goes on with an interrupted Read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, peer := serve(t, config{})
-			send(t, peer, frame(false, OpText, "abc", true))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, _, err := c.Read(ctx, nil)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			_, r, err := c.NextReader(t.Context())
-			require.NoError(t, err)
+			_, peer, r := interrupted(t)
 			send(t, peer, frame(true, OpContinuation, "def", true))
 			got, err := io.ReadAll(r)
 			require.NoError(t, err)
@@ -492,14 +499,7 @@ func TestNextReader(t *testing.T) {
 	})
 	t.Run("an interrupted Read's message can be dropped", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, peer := serve(t, config{})
-			send(t, peer, frame(false, OpText, "abc", true))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, _, err := c.Read(ctx, nil)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			_, _, err = c.NextReader(t.Context())
-			require.NoError(t, err)
+			c, peer, _ := interrupted(t)
 			send(t, peer, frame(true, OpContinuation, "def", true), frame(true, OpText, "next", true))
 			_, got, err := c.Read(t.Context(), nil)
 			require.NoError(t, err)
@@ -508,15 +508,8 @@ func TestNextReader(t *testing.T) {
 	})
 	t.Run("an interrupted Read's part is let go", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			c, peer := serve(t, config{})
-			send(t, peer, frame(false, OpText, "abc", true))
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			_, _, err := c.Read(ctx, nil)
-			require.ErrorIs(t, err, context.DeadlineExceeded)
-			_, r, err := c.NextReader(t.Context())
-			require.NoError(t, err)
-			_, err = io.ReadFull(r, make([]byte, 3))
+			c, _, r := interrupted(t)
+			_, err := io.ReadFull(r, make([]byte, 3))
 			require.NoError(t, err)
 			require.Nil(t, c.in.partial)
 		})

@@ -323,12 +323,15 @@ func TestFlushWhileAnotherWrites(t *testing.T) {
 	})
 }
 
+// pipeAndTCP are a connection that is no socket, and one that is.
+var pipeAndTCP = map[string]func(testing.TB) (net.Conn, net.Conn){
+	"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
+	"TCP":  tcpPair,
+}
+
 // An interrupt that comes when nobody writes any more does the next writer no harm.
 func TestInterruptOfNobody(t *testing.T) {
-	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
-		"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
-		"TCP":  tcpPair,
-	} {
+	for name, pair := range pipeAndTCP {
 		t.Run(name, func(t *testing.T) {
 			nc, peer := pair(t)
 			c := newConn(nc, nil, config{})
@@ -359,10 +362,7 @@ func TestInterruptOfNobody(t *testing.T) {
 // The end of a call's context leaves no deadline behind for what is written without a call, by us
 // or by TLS itself.
 func TestContextEndsAfterTheWrite(t *testing.T) {
-	for name, pair := range map[string]func(testing.TB) (net.Conn, net.Conn){
-		"pipe": func(testing.TB) (net.Conn, net.Conn) { a, b := newPipe(); return a, b },
-		"TCP":  tcpPair,
-	} {
+	for name, pair := range pipeAndTCP {
 		t.Run(name, func(t *testing.T) {
 			nc, peer := pair(t)
 			c := newConn(nc, nil, config{})
